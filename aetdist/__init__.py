@@ -1,0 +1,1 @@
+"""Atomic electron tomography, distributed: the public names in the order of the experiment."""

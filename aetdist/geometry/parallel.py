@@ -1,0 +1,69 @@
+"""The parallel-beam geometry of a voxel grid and a tilt series, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class ParallelGeometry:
+    """A voxel grid, a detector and the rotations between them; every length in voxels.
+
+    Parameters
+    ----------
+    matrices : ndarray, shape (n, 3, 3), float64
+        ``lab = R @ sample`` of every tilt.
+    volume_shape : tuple of int
+        (nz, ny, nx).
+    volume_start : tuple of float
+        Sample coordinates (z, y, x) of voxel [0, 0, 0].
+    detector_shape : tuple of int
+        (ny, nx) of every projection.
+    detector_start : ndarray, shape (n, 2), float64
+        Lab coordinates (y, x) of pixel [0, 0] of every projection. They may differ from tilt to
+        tilt and be fractional: a crop that follows the object needs no resampling.
+    """
+
+    matrices: np.ndarray
+    volume_shape: tuple[int, int, int]
+    volume_start: tuple[float, float, float]
+    detector_shape: tuple[int, int]
+    detector_start: np.ndarray
+
+    def __post_init__(self) -> None:
+        n = len(self.matrices)
+        if self.matrices.shape != (n, 3, 3) or n == 0:
+            raise InputError(f"Rotation matrices came with shape {self.matrices.shape}; needed is (tilts, 3, 3), tilts > 0.")
+        if min(self.volume_shape) < 1 or min(self.detector_shape) < 1:
+            raise InputError(
+                f"Volume {self.volume_shape} and detector {self.detector_shape} need at least one voxel along every axis."
+            )
+        if self.detector_start.shape != (n, 2):
+            raise InputError(f"detector_start came with shape {self.detector_start.shape}; needed is ({n}, 2).")
+
+    @property
+    def n_tilts(self) -> int:
+        """Number of projections."""
+        return len(self.matrices)
+
+    @classmethod
+    def centred(
+        cls, matrices: np.ndarray, volume_shape: tuple[int, int, int], detector_shape: tuple[int, int]
+    ) -> ParallelGeometry:
+        """Volume and detector centred (voxel n // 2) on the origin of the rotation."""
+        start = np.array([-(n // 2) for n in detector_shape], dtype=np.float64)
+        return cls(
+            np.asarray(matrices, dtype=np.float64),
+            volume_shape,
+            tuple(float(-(n // 2)) for n in volume_shape),  # type: ignore[arg-type]
+            detector_shape,
+            np.tile(start, (len(matrices), 1)),
+        )
+
+    def select_tilts(self, tilts: slice | np.ndarray) -> ParallelGeometry:
+        """The same grid seen at some of the tilts."""
+        return replace(self, matrices=self.matrices[tilts], detector_start=self.detector_start[tilts])

@@ -1,0 +1,138 @@
+"""Every variable that stages exchange: name, dimensions, unit, one line; and `check`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from .errors import InputError
+
+SCHEMA_VERSION = 1
+AXES = ("x", "y", "z")
+EULER = ("phi", "theta", "psi")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What a named variable is: dimensions, kind of number ("f" floating, "b" bool, "i" integer, "U" text), unit."""
+
+    name: str
+    dims: tuple[str, ...]
+    kind: str
+    units: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """A Dataset that stages exchange: what it must and what it may hold."""
+
+    name: str
+    required: tuple[Variable, ...]
+    optional: tuple[Variable, ...] = ()
+    coordinates: tuple[Variable, ...] = ()
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """All variables and coordinates by name."""
+        return {v.name: v for v in (*self.required, *self.optional, *self.coordinates)}
+
+
+TILT_SERIES = Group(
+    "tilt_series",
+    required=(
+        Variable("images", ("tilt", "y", "x"), "f", "1", "aligned ADF-STEM projections, sum along the beam"),
+        Variable("mask", ("tilt", "y", "x"), "b", "1", "True where a pixel was measured"),
+        Variable("angles", ("tilt", "euler"), "f", "degree", "Euler angles phi, theta, psi"),
+    ),
+    optional=(
+        Variable("matrices", ("tilt", "row", "column"), "f", "1", "lab = R @ sample for vectors (x, y, z)"),
+        Variable("pixel_size", (), "f", "angstrom", "edge of a detector pixel and of a voxel"),
+    ),
+    coordinates=(
+        Variable("tilt", ("tilt",), "i", "1", "number of the tilt"),
+        Variable("y", ("y",), "f", "angstrom", "lab y of a pixel row, from the projection of the rotation's origin"),
+        Variable("x", ("x",), "f", "angstrom", "lab x of a pixel column, from the projection of the rotation's origin"),
+        Variable("euler", ("euler",), "U", "1", "name of the Euler angle"),
+    ),
+)
+
+VOLUME = Group(
+    "volume",
+    required=(Variable("density", ("z", "y", "x"), "f", "1", "ADF intensity per voxel"),),
+    optional=(
+        Variable("r_factor", ("iteration", "tilt"), "f", "1", "R-factor (eq. 4) over measured pixels"),
+        Variable("height", ("map_y", "map_x"), "f", "angstrom", "height of the middle of the film"),
+        Variable("thickness", ("map_y", "map_x"), "f", "angstrom", "local thickness of the film"),
+        Variable("disagreement", ("y", "x"), "f", "1", "relative L1 difference of overlapping windows, summed over z"),
+    ),
+    coordinates=(
+        Variable("z", ("z",), "f", "angstrom", "sample z of a voxel, from the rotation's origin"),
+        Variable("y", ("y",), "f", "angstrom", "sample y of a voxel, from the rotation's origin"),
+        Variable("x", ("x",), "f", "angstrom", "sample x of a voxel, from the rotation's origin"),
+    ),
+)
+
+ATOMS = Group(
+    "atoms",
+    required=(Variable("position", ("atom", "axis"), "f", "angstrom", "position (x, y, z) from the rotation's origin"),),
+    optional=(
+        Variable("intensity", ("atom",), "f", "1", "value of the fitted peak"),
+        Variable("type", ("atom",), "i", "1", "1..k by rising intensity"),
+        Variable("species", ("atom",), "U", "1", "chemical element"),
+    ),
+    coordinates=(
+        Variable("atom", ("atom",), "i", "1", "number of the atom"),
+        Variable("axis", ("axis",), "U", "1", "x, y, z"),
+    ),
+)
+
+
+def check(dataset: xr.Dataset, group: Group) -> None:
+    """Refuse a Dataset that is not what `group` says.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What came.
+    group : Group
+        ``TILT_SERIES``, ``VOLUME`` or ``ATOMS``.
+
+    Raises
+    ------
+    InputError
+        If a required variable is missing, or a known one has other dimensions, another kind of
+        number or another unit. Unknown variables are let through.
+    """
+    missing = [v.name for v in group.required if v.name not in dataset]
+    if missing:
+        raise InputError(
+            f"A {group.name} needs {', '.join(missing)}, but the Dataset has only "
+            f"{', '.join(map(str, dataset.variables)) or 'nothing'}."
+        )
+    for name, variable in group.variables.items():
+        if name not in dataset:
+            continue
+        array = dataset[name]
+        if array.dims != variable.dims:
+            raise InputError(f"{group.name}: {name} has dimensions {array.dims}; needed is {variable.dims}.")
+        if variable.kind == "U":
+            if array.dtype.kind not in "UOT":
+                raise InputError(f"{group.name}: {name} is {array.dtype}; needed is text.")
+        elif not np.issubdtype(array.dtype, {"f": np.floating, "b": np.bool_, "i": np.integer}[variable.kind]):
+            raise InputError(f"{group.name}: {name} is {array.dtype}; needed is a kind of {variable.kind!r}.")
+        units = array.attrs.get("units")
+        if units is not None and units != variable.units:
+            raise InputError(f"{group.name}: {name} is in {units!r}; needed is {variable.units!r}; convert it first.")
+
+
+def with_units(dataset: xr.Dataset, group: Group) -> xr.Dataset:
+    """A copy of `dataset` whose known variables carry ``units`` and ``long_name``."""
+    dataset = dataset.copy()
+    for name, variable in group.variables.items():
+        if name in dataset.variables:
+            attrs = {**dataset[name].attrs, "units": variable.units, "long_name": variable.description}
+            dataset[name].attrs = attrs
+    return dataset
