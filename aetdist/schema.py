@@ -63,6 +63,7 @@ VOLUME = Group(
     "volume",
     required=(Variable("density", ("z", "y", "x"), "f", "1", "ADF intensity per voxel"),),
     optional=(
+        Variable("support", ("z", "y", "x"), "b", "1", "True where there may be matter"),
         Variable("r_factor", ("iteration", "tilt"), "f", "1", "R-factor (eq. 4) over measured pixels"),
         Variable("height", ("map_y", "map_x"), "f", "angstrom", "height of the middle of the film"),
         Variable("thickness", ("map_y", "map_x"), "f", "angstrom", "local thickness of the film"),
@@ -77,7 +78,7 @@ VOLUME = Group(
 
 ATOMS = Group(
     "atoms",
-    required=(Variable("position", ("atom", "axis"), "f", "angstrom", "position (x, y, z) from the rotation's origin"),),
+    required=(Variable("position", ("atom", "axis"), "f", "angstrom", "(x, y, z) from the rotation's origin"),),
     optional=(
         Variable("intensity", ("atom",), "f", "1", "value of the fitted peak"),
         Variable("type", ("atom",), "i", "1", "1..k by rising intensity"),

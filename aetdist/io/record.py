@@ -1,0 +1,109 @@
+"""How a group was made: stage, parameters, inputs, seed; its digest tells what is current."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..schema import SCHEMA_VERSION
+
+
+def installed_version() -> str:
+    """Version of the aetdist that runs."""
+    return version_of("aetdist")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a group was made.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the stage, for example ``"trace"``.
+    parameters : dict
+        Keywords of the stage, defaults included.
+    inputs : dict of str to str
+        What it was made from: name (of a group or a file) and digest.
+    seed : int, optional
+        Seed of the random numbers, where there were any.
+    version : str
+        The aetdist that made it.
+    created : str
+        When, in UTC (ISO 8601).
+    """
+
+    stage: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    version: str = field(default_factory=installed_version)
+    created: str = field(default_factory=_now)
+
+    def __post_init__(self) -> None:
+        """Turn the parameters into what JSON keeps, so that a record read back equals the one written."""
+        object.__setattr__(self, "parameters", plain(self.parameters))
+        object.__setattr__(self, "inputs", dict(self.inputs))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of stage, parameters, inputs, seed and schema version; not of the time nor of the version."""
+        what = [self.stage, self.parameters, self.inputs, self.seed, SCHEMA_VERSION]
+        return hashlib.sha256(json.dumps(plain(what), sort_keys=True).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON keeps it."""
+        return {**asdict(self), "digest": self.digest}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Record:
+        """The record that `to_dict` wrote."""
+        return cls(**{name: value for name, value in stored.items() if name != "digest"})
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON keeps it: tuples as lists, paths as text, large arrays as their digest.
+
+    Raises
+    ------
+    TypeError
+        If it holds something that has no lasting text (a function, say).
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        if value.size <= 1000 and value.dtype.kind in "biufU":
+            return plain(value.tolist())
+        data = np.ascontiguousarray(value)
+        return {"shape": list(data.shape), "dtype": str(data.dtype), "sha256": hashlib.sha256(data).hexdigest()}
+    if hasattr(value, "to_numpy"):
+        return plain(value.to_numpy())
+    raise TypeError(f"A {type(value).__name__} cannot be recorded as a parameter.")
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of the contents of a file, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,164 @@
+"""Reading and writing whole chunks, on workers too: none of these takes the lock."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from dask.array.core import normalize_chunks
+
+from ..errors import StoreError
+
+#: Chunks of an array that comes without any, in bytes.
+_CHUNK_BYTES = 16 * 2**20
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM}
+
+
+@contextlib.contextmanager
+def store_errors(path: str | Path) -> Iterator[None]:
+    """Turn a full disk, a forbidden write and a damaged chunk into a one-line `StoreError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StoreError(
+                f"No room left to write {path} ({error.strerror}); free some space and run again: what is finished "
+                "is kept."
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise StoreError(f"{path} cannot be written to ({error.strerror}); ask for the right to write.") from error
+        raise
+    except RuntimeError as error:
+        if "decompression error" not in str(error):
+            raise
+        raise StoreError(
+            f"A chunk of {path} is damaged ({error}); restore it from a copy, or delete its group and run again."
+        ) from error
+
+
+def open_dataset(path: str | Path, group: str, *, chunks: dict[str, int] | None = None) -> xr.Dataset:
+    """A group for reading, complete or not.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The store.
+    group : str
+        Name of the group, for example ``"tilt_series/aligned"``.
+    chunks : dict, optional
+        None (the default, meant for the inside of tasks): nothing is read until it is indexed, and
+        no Dask is involved. ``{}``: Dask arrays, one chunk per stored chunk.
+
+    Returns
+    -------
+    xarray.Dataset
+        Lazy.
+
+    Raises
+    ------
+    StoreError
+        If there is no such group.
+    """
+    if not (Path(path) / group / "zarr.json").is_file():
+        raise StoreError(f"{path} holds no group {group!r}.")
+    return xr.open_dataset(str(path), engine="zarr", group=group, consolidated=False, chunks=chunks)
+
+
+def write_region(path: str | Path, group: str, variable: str, region: tuple[slice, ...], array: np.ndarray) -> None:
+    """Write whole chunks of one variable; repeatable.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The store.
+    group, variable : str
+        Where to; made before by ``Store.begin``.
+    region : tuple of slice
+        One slice with step 1 per dimension, on the borders of chunks (of shards, where there are any).
+    array : numpy.ndarray
+        Values, of the region's shape.
+
+    Raises
+    ------
+    StoreError
+        If the region cuts a chunk (two tasks writing to one chunk lose data), the shape differs, or
+        the disk is full.
+    """
+    with store_errors(path):
+        # A chunk of zeros is written too, so that a chunk that is not there was never written.
+        target = zarr.open_array(
+            store=str(path), path=f"{group}/{variable}", mode="r+", config={"write_empty_chunks": True}
+        )
+        unit = target.shards or target.chunks
+        if len(region) != target.ndim:
+            raise StoreError(f"{group}/{variable} has {target.ndim} dimensions; the region has {len(region)}.")
+        bounds = [part.indices(size) for part, size in zip(region, target.shape, strict=True)]
+        for axis, ((start, stop, step), chunk, size) in enumerate(zip(bounds, unit, target.shape, strict=True)):
+            if step != 1 or start % chunk or (stop % chunk and stop != size):
+                raise StoreError(
+                    f"{group}/{variable}: {start}:{stop} along dimension {axis} cuts chunks of {chunk}; "
+                    f"write whole chunks (multiples of {chunk}, or up to the end at {size})."
+                )
+        shape = tuple(stop - start for start, stop, _ in bounds)
+        if np.shape(array) != shape:
+            raise StoreError(f"{group}/{variable}: an array of shape {np.shape(array)} for a region of shape {shape}.")
+        target[tuple(slice(start, stop) for start, stop, _ in bounds)] = array
+
+
+def stored_chunks(variable: xr.Variable, chunks: Mapping[str, int]) -> tuple[int, ...]:
+    """Stored chunk of a variable along each of its dimensions."""
+    shape = variable.shape
+    if isinstance(variable.data, da.Array):
+        natural = tuple(max(sizes) for sizes in variable.data.chunks)
+    elif variable.dtype.kind in "biuf" and variable.nbytes > _CHUNK_BYTES:
+        natural = tuple(sizes[0] for sizes in normalize_chunks("auto", shape, _CHUNK_BYTES, dtype=variable.dtype))
+    else:
+        natural = shape
+    return tuple(
+        max(1, min(chunks.get(str(dim), step), size))
+        for dim, step, size in zip(variable.dims, natural, shape, strict=True)
+    )
+
+
+def write_lazily(path: str | Path, group: str, variable: str, array: da.Array, chunks: tuple[int, ...]) -> da.Array:
+    """Write a Dask array when the result is computed, one task per stored chunk.
+
+    Parameters
+    ----------
+    path, group, variable
+        Where to, as in `write_region`.
+    array : dask.array.Array
+        Values; rechunked where its chunks are not the stored ones.
+    chunks : tuple of int
+        Stored chunk along each dimension.
+
+    Returns
+    -------
+    dask.array.Array of bool
+        One True per stored chunk.
+    """
+    return array.rechunk(chunks).map_blocks(
+        _write_block,
+        path=str(path),
+        group=group,
+        variable=variable,
+        chunks=tuple((1,) * -(-size // step) for size, step in zip(array.shape, chunks, strict=True)),
+        dtype=bool,
+        meta=np.empty((0,) * array.ndim, dtype=bool),
+    )
+
+
+def _write_block(
+    block: np.ndarray, *, path: str, group: str, variable: str, block_info: Mapping[int, Any]
+) -> np.ndarray:
+    region = tuple(slice(start, stop) for start, stop in block_info[0]["array-location"])
+    write_region(path, group, variable, region, block)
+    return np.ones((1,) * block.ndim, dtype=bool)

@@ -1,0 +1,375 @@
+"""One Zarr hierarchy per experiment: its groups, what made them, and whether they are complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import ZstdCodec
+
+from ..errors import StoreError
+from .hierarchy import attributes_of, check_root, is_store, nodes, root_attributes
+from .lock import StoreLock
+from .record import Record
+from .regions import open_dataset, store_errors, stored_chunks, write_lazily
+
+#: Attributes of a group that belong to the store; `Store.read` leaves them out.
+_OURS = ("status", "provenance")
+#: Tables and maps up to this size are read at once instead of lazily.
+_EAGER_BYTES = 16 * 2**20
+
+
+class Store:
+    """One experiment: a Zarr v3 hierarchy that ``xarray.open_datatree`` opens.
+
+    Made by `Store.create` or `Store.open`; a context manager. While it is open for writing it holds
+    the lock of the store. A group appears (to `read`, `record` and `groups`) once it is complete.
+    """
+
+    def __init__(self, path: Path, lock: StoreLock | None) -> None:
+        self.path = path
+        self._lock = lock
+        self._replaced = path.with_name(path.name + ".replaced")
+        self._is_new = False
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: str | Path, *, overwrite: bool = False) -> Store:
+        """Make a new, empty store, open for writing.
+
+        When the ``with`` block raises before its first group is finished, the half-made store is
+        removed, and a store it was to replace is put back.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            Folder to make.
+        overwrite : bool, default False
+            Replace a store that is there. Any other folder is never replaced.
+
+        Raises
+        ------
+        StoreError
+            If there is something already, or the place cannot be written to.
+        StoreLockedError
+            If another process is writing to it.
+        """
+        store = cls._locked(path)
+        try:
+            if store.path.exists() or store.path.is_symlink():
+                store._make_room(overwrite)
+            store._is_new = True
+            with store_errors(store.path):
+                zarr.open_group(str(store.path), mode="w-", zarr_format=3, attributes=root_attributes())
+        except BaseException:
+            store._drop_new()
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def open(cls, path: str | Path, mode: Literal["r", "a"] = "r") -> Store:
+        """Open a store that is there.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            Its folder.
+        mode : {"r", "a"}
+            For reading, or for writing too.
+
+        Raises
+        ------
+        StoreError
+            If it is no aetdist store, was written by a newer aetdist, or cannot be written to.
+        StoreLockedError
+            If another process is writing to it (``"a"`` only).
+        """
+        if mode not in ("r", "a"):
+            raise StoreError(f"Mode {mode!r} of a store; needed is 'r' or 'a' (Store.create makes a new one).")
+        folder = Path(path).absolute()
+        if mode == "r":
+            check_root(folder)
+            return cls(folder, None)
+        if folder.exists():
+            check_root(folder)
+            if not os.access(folder, os.W_OK):
+                raise StoreError(f"{folder} is read-only; ask for the right to write, or work on a copy of it.")
+        store = cls._locked(folder)
+        try:
+            check_root(folder)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def _locked(cls, path: str | Path) -> Store:
+        folder = Path(path).absolute()
+        store = cls(folder, StoreLock(folder).acquire())
+        try:
+            store._recover()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Store:
+        """Give the store itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close; after an error, remove a store in which nothing was finished."""
+        try:
+            if kind is not None:
+                self._drop_new()
+        finally:
+            self.close()
+
+    def __repr__(self) -> str:
+        """Call that opens it."""
+        return f"Store.open({str(self.path)!r}, mode={'r' if self._lock is None else 'a'!r})"
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def groups(self) -> list[str]:
+        """Names of the complete groups, in alphabetical order."""
+        return [name for name, attributes in nodes(self.path) if attributes["status"] == "complete"]
+
+    def record(self, group: str) -> Record | None:
+        """How a group was made; None if it is absent or incomplete."""
+        attributes = attributes_of(self.path / group)
+        return Record.from_dict(attributes["provenance"]) if attributes.get("status") == "complete" else None
+
+    def pending(self, group: str) -> Record | None:
+        """How a group that is begun but not finished is being made; None if it is absent or complete."""
+        attributes = attributes_of(self.path / group)
+        return Record.from_dict(attributes["provenance"]) if attributes.get("status") == "incomplete" else None
+
+    def read(self, group: str) -> xr.Dataset:
+        """Read a complete group.
+
+        Parameters
+        ----------
+        group : str
+            Its name, for example ``"volume"``.
+
+        Returns
+        -------
+        xarray.Dataset
+            Variables of three and more dimensions as Dask arrays with the stored chunks; smaller ones in memory.
+
+        Raises
+        ------
+        StoreError
+            If there is no such group, or it is not complete.
+        """
+        if self.pending(group) is not None:
+            raise StoreError(f"{group!r} in {self.path} is not complete: run again the stage that makes it.")
+        if self.record(group) is None:
+            have = ", ".join(self.groups()) or "nothing"
+            raise StoreError(f"{self.path} holds no {group!r} but {have}; run the stage that makes it first.")
+        with store_errors(self.path):
+            dataset = open_dataset(self.path, group, chunks={})
+            for name, variable in dataset.variables.items():
+                if variable.dtype.kind == "T":
+                    dataset[name] = (
+                        variable.dims,
+                        np.array(np.asarray(variable).tolist(), dtype=str).reshape(variable.shape),
+                        variable.attrs,
+                    )
+                elif variable.ndim < 3 and variable.nbytes <= _EAGER_BYTES:
+                    dataset[name] = variable.compute()
+        dataset.attrs = {name: value for name, value in dataset.attrs.items() if name not in _OURS}
+        return dataset.drop_encoding()
+
+    def tree(self) -> xr.DataTree:
+        """Open the whole hierarchy, lazily, incomplete groups included."""
+        return xr.open_datatree(str(self.path), engine="zarr", consolidated=False, chunks={})
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def write(
+        self, group: str, dataset: xr.Dataset, *, record: Record, chunks: Mapping[str, int] | None = None
+    ) -> None:
+        """Computes: the Dask arrays of a group, one task per stored chunk, on the current client, and writes it.
+
+        Parameters
+        ----------
+        group : str
+            Name, for example ``"tilt_series/aligned"``; what was there is replaced, so `dataset` must not read from it.
+        dataset : xarray.Dataset
+            What to write; numbers, truth values and (in memory) text.
+        record : Record
+            How it was made.
+        chunks : mapping of str to int, optional
+            Stored chunk along each dimension, in elements; otherwise the Dask chunks are kept (where they are all
+            alike), and arrays in memory are cut into pieces of about 16 MiB.
+
+        Raises
+        ------
+        StoreError
+            If the store is open for reading only or the disk is full; the group then stays incomplete.
+        """
+        lazy, stored = self._make(group, dataset, record, chunks)
+        with store_errors(self.path):
+            dask.compute(*(write_lazily(self.path, group, name, array, stored[name]) for name, array in lazy.items()))
+        self.finish(group)
+
+    def begin(
+        self, group: str, template: xr.Dataset, *, record: Record, chunks: Mapping[str, int] | None = None
+    ) -> None:
+        """Make the arrays of a group; it stays incomplete until `finish`.
+
+        Parameters
+        ----------
+        group : str
+            Name; what was there is deleted.
+        template : xarray.Dataset
+            Its Dask arrays say only shape, type and chunks: they are never computed, `write_region` fills them.
+            Its arrays in memory are written at once.
+        record : Record
+            How it is being made.
+        chunks : mapping of str to int, optional
+            As in `write`.
+
+        Raises
+        ------
+        StoreError
+            If the store is open for reading only or the disk is full.
+        """
+        self._make(group, template, record, chunks)
+
+    def finish(self, group: str) -> None:
+        """Declare a group complete.
+
+        Raises
+        ------
+        StoreError
+            If one of its chunks was never written (write regions of zeros too).
+        """
+        self._check_writable()
+        with store_errors(self.path):
+            opened = zarr.open_group(str(self.path), path=group, mode="r+")
+            for name, array in opened.arrays():
+                missing = array.nchunks - array.nchunks_initialized if array.size else 0
+                if missing > 0:
+                    raise StoreError(
+                        f"{group}/{name} in {self.path}: {missing} of {array.nchunks} chunks were never written; "
+                        "run the stage again."
+                    )
+            opened.attrs["status"] = "complete"
+        self._is_new = False
+        if self._replaced.exists():
+            shutil.rmtree(self._replaced)
+
+    def delete(self, group: str) -> None:
+        """Delete a group and all below it; nothing happens if it is absent."""
+        self._check_writable()
+        folder = self.path / group
+        if not folder.exists():
+            return
+        with store_errors(self.path):
+            for name, _ in nodes(self.path):
+                if name == group or name.startswith(group + "/"):  # first: a killed deletion must not look complete
+                    zarr.open_group(str(self.path), path=name, mode="r+").attrs["status"] = "incomplete"
+            shutil.rmtree(folder)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _make(
+        self, group: str, dataset: xr.Dataset, record: Record, chunks: Mapping[str, int] | None
+    ) -> tuple[dict[str, da.Array], dict[str, tuple[int, ...]]]:
+        """Arrays, coordinates and record of a group; returns its Dask arrays and the stored chunks of each variable."""
+        self._check_writable()
+        dataset = dataset.drop_encoding().assign_attrs(status="incomplete", provenance=record.to_dict())
+        # Text of fixed length has no Zarr v3 specification yet; as objects it is stored as "string", which has one.
+        text = {name: v.astype(object) for name, v in dataset.variables.items() if v.dtype.kind == "U"}
+        dataset = dataset.assign_coords({name: text[name] for name in text if name in dataset.coords})
+        dataset = dataset.assign({name: text[name] for name in text if name in dataset.data_vars})
+        lazy = {str(name): v.data for name, v in dataset.variables.items() if isinstance(v.data, da.Array)}
+        for name, array in lazy.items():
+            if array.dtype.kind not in "biuf":
+                raise StoreError(f"{group}/{name} is a lazy array of {array.dtype}; load it first ({name}.load()).")
+        stored = {str(name): stored_chunks(v, chunks or {}) for name, v in dataset.variables.items()}
+        encoding = {}
+        for name, variable in dataset.variables.items():
+            encoding[name] = {"compressors": [ZstdCodec(checksum=True)], "_FillValue": None}
+            if variable.ndim:
+                encoding[name]["chunks"] = stored[str(name)]
+            if variable.dtype.kind == "f":
+                encoding[name]["fill_value"] = float("nan")
+        with store_errors(self.path):
+            self.delete(group)
+            dataset.to_zarr(
+                str(self.path),
+                group=group,
+                mode="w",
+                encoding=encoding,
+                compute=False,
+                consolidated=False,
+                zarr_format=3,
+                write_empty_chunks=True,
+                safe_chunks=False,  # the Dask arrays are rechunked before they are written
+            )
+        return lazy, stored
+
+    def _check_writable(self) -> None:
+        if self._lock is None:
+            raise StoreError(f"{self.path} is open for reading only; open it with Store.open(path, mode='a').")
+        self._lock.check()
+
+    def _make_room(self, overwrite: bool) -> None:
+        """Move what is in the way of a new store aside, if it may be replaced."""
+        if not is_store(self.path):
+            raise StoreError(f"{self.path} is not an aetdist store and is never overwritten; choose another name.")
+        if not self._has_complete():
+            shutil.rmtree(self.path)  # left by a killed run: nothing in it was finished
+            return
+        if not overwrite:
+            raise StoreError(f"{self.path} exists; choose another name, or replace it: overwrite=True (--overwrite).")
+        with store_errors(self.path):
+            self.path.rename(self._replaced)
+
+    def _has_complete(self) -> bool:
+        return any(attributes["status"] == "complete" for _, attributes in nodes(self.path))
+
+    def _drop_new(self) -> None:
+        """Remove a new store in which nothing was finished and put back the one it was to replace."""
+        if not self._is_new:
+            return
+        with contextlib.suppress(OSError, StoreError):
+            self._check_writable()
+            if self.path.exists():
+                shutil.rmtree(self.path)
+            self._recover()
+
+    def _recover(self) -> None:
+        """Mend what a run that was killed while it replaced a store left behind."""
+        if not self._replaced.exists():
+            return
+        if self.path.exists() and self._has_complete():
+            shutil.rmtree(self._replaced)
+            return
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self._replaced.rename(self.path)
