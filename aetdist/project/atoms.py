@@ -116,7 +116,7 @@ def render_atoms(
     positions, heights, sigmas = checked_atoms(positions, heights, sigmas)
     check_pixel_size(pixel_size)
     grid = [_start_and_length(name, axis, pixel_size) for name, axis in (("x", x), ("y", y), ("z", z))]
-    volume = np.zeros(tuple(n for _, n in reversed(grid)), dtype=dtype)
+    volume: np.ndarray = np.zeros(tuple(n for _, n in reversed(grid)), dtype=dtype)
     scaled = [np.ascontiguousarray((positions[:, i] - start) / pixel_size) for i, (start, _) in enumerate(grid)]
     add_rendered_atoms(*scaled, heights, sigmas / pixel_size, cutoff, volume)
     return volume
