@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -45,13 +46,10 @@ class Program(click.Group):
             with _signals():
                 code = super().main(argv, prog_name or "aetdist", standalone_mode=False, **extra)
             sys.exit(code if isinstance(code, int) else 0)
-        except (KeyboardInterrupt, click.Abort) as stop:
-            cause: Any = stop if isinstance(stop, Stopped) else stop.__cause__
-            signum = cause.signum if isinstance(cause, Stopped) else int(signal.SIGINT)
-            _say(
-                f"stopped by {signal.Signals(signum).name}; what was finished is kept. Resume with: {resume_command(argv)}"
-            )
-            sys.exit(128 + signum)
+        except _Interrupted as stop:
+            name = signal.Signals(stop.signum).name
+            _say(f"stopped by {name}; what was finished is kept. Resume with: {resume_command(argv)}")
+            sys.exit(128 + stop.signum)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "aetdist"
             _say(f"error: {_one_line(error.format_message())} (see '{command} --help')")
@@ -69,6 +67,20 @@ class Program(click.Group):
             message, code = describe(error)
             _say(f"error: {message}")
             sys.exit(code)
+
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a signal leaves as an exception that click does not handle itself."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _Interrupted(getattr(stop, "signum", int(signal.SIGINT))) from stop
+
+
+class _Interrupted(Exception):
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signum = signum
 
 
 def describe(error: BaseException) -> tuple[str, int]:
@@ -92,8 +104,11 @@ def describe(error: BaseException) -> tuple[str, int]:
 
 def resume_command(argv: list[str]) -> str:
     """The shell line that goes on with what `argv` began: the same, but nothing is thrown away."""
-    program = sys.argv[0] or "aetdist"
-    start = [sys.executable, "-m", "aetdist"] if program.endswith("__main__.py") else [program]
+    program = sys.argv[0]
+    if program.endswith("__main__.py"):
+        start = [sys.executable, "-m", "aetdist"]
+    else:
+        start = ["aetdist" if program == shutil.which("aetdist") else program]
     return shlex.join([*start, *(word for word in argv if word != "--overwrite")])
 
 

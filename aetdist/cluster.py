@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -141,6 +142,7 @@ def _local(workers: int | None, memory: int | None) -> Iterator[Client]:
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0" if importlib.util.find_spec("bokeh") else None,
                 env=thread_environment(1),
+                preload=__name__,
                 silence_logs=logging.WARNING,
             )
         )
@@ -148,6 +150,16 @@ def _local(workers: int | None, memory: int | None) -> Iterator[Client]:
         stack.callback(_set_level, logging.CRITICAL)
         log.info("%d workers on this machine, dashboard %s", workers or CPU_COUNT, client.dashboard_link or "off")
         yield client
+
+
+def dask_setup(worker: Any) -> None:
+    """Prepare a worker of this machine (called in the worker, by its preload).
+
+    Ctrl-C reaches every process of the terminal: only the client answers it, and closes the
+    workers, whose tasks are then dropped without a word.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
 
 
 def _share(workers: int) -> int:
