@@ -1,10 +1,13 @@
 """The store, its lock and ledger, and the formats of others."""
 
+from .atoms import read_atoms
 from .ledger import BlockLedger
 from .lock import StoreLock
+from .mrc_export import write_mrc
 from .record import Record, file_digest
 from .regions import open_dataset, store_errors, write_region
 from .store import Store
+from .xyz import read_xyz, write_xyz
 
 __all__ = [
     "BlockLedger",
@@ -13,6 +16,10 @@ __all__ = [
     "StoreLock",
     "file_digest",
     "open_dataset",
+    "read_atoms",
+    "read_xyz",
     "store_errors",
+    "write_mrc",
     "write_region",
+    "write_xyz",
 ]

@@ -1,0 +1,120 @@
+"""Atoms from whatever file holds their positions."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from ..errors import InputError
+from ..schema import ATOMS, AXES, with_units
+from .hierarchy import is_store
+from .store import Store
+from .xyz import read_xyz
+
+
+def read_atoms(path: str | Path) -> xr.Dataset:
+    """Read atoms; nothing in the file is ever executed.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        Extended XYZ; a store (its group ``atoms``); ``file.h5::dataset`` or ``.npy`` with positions
+        of shape (atom, 3); ``.csv`` with columns x, y, z and perhaps type. All in Angstrom.
+
+    Returns
+    -------
+    xarray.Dataset
+        ATOMS.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not what its name says; lines are given by number.
+    """
+    name, separator, inside = str(path).partition("::")
+    file = Path(name)
+    if not file.exists():
+        raise InputError(f"There is no file {name}.")
+    if separator:
+        return _from_positions(_read_hdf5(file, inside), f"{name}::{inside}")
+    if is_store(file):
+        with Store.open(file) as store:
+            return store.read("atoms")
+    if not file.is_file():
+        raise InputError(f"{name} is a folder and not an aetdist store; give a store or a file with atoms.")
+    suffix = file.suffix.lower()
+    if suffix == ".npy":
+        try:
+            return _from_positions(np.load(file, allow_pickle=False), name)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{name} cannot be read as an array: {error}") from None
+    if suffix == ".csv":
+        return _read_csv(file)
+    if suffix in (".h5", ".hdf5", ".emd", ".mat"):
+        raise InputError(f"Which dataset of {name} holds the positions? Write {name}::DATASET.")
+    return read_xyz(file)
+
+
+def _from_positions(position: np.ndarray, name: str, types: np.ndarray | None = None) -> xr.Dataset:
+    if position.ndim != 2 or position.shape[1] != 3 or position.dtype.kind not in "fiu":
+        raise InputError(
+            f"{name} is {position.dtype} of shape {position.shape}; positions (atoms, 3) in Angstrom are needed."
+        )
+    position = position.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(position).all(axis=1))
+    if bad.size:
+        raise InputError(f"{name}: the position in row {bad[0]} is not a finite number.")
+    dataset = xr.Dataset(
+        {"position": (("atom", "axis"), position)}, {"atom": np.arange(len(position)), "axis": list(AXES)}
+    )
+    if types is not None:
+        dataset["type"] = "atom", types
+    return with_units(dataset, ATOMS)
+
+
+def _read_hdf5(file: Path, inside: str) -> np.ndarray:
+    import h5py
+
+    try:
+        opened = h5py.File(file, "r")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read as HDF5: {error}") from None
+    with opened:
+        names: list[str] = []
+        opened.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        # visititems follows neither soft nor external links: only what lies in this very file is read.
+        if inside.strip("/") not in names:
+            raise InputError(f"{file} holds no dataset {inside!r}, but {', '.join(names) or 'none at all'}.")
+        return np.asarray(opened[inside][()])
+
+
+def _read_csv(file: Path) -> xr.Dataset:
+    rows: list[list[float]] = []
+    names = None
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        reader = csv.reader(opened)
+        for words in reader:
+            if not any(word.strip() for word in words) or words[0].lstrip().startswith("#"):
+                continue
+            where = f"{file}, line {reader.line_num}"
+            try:
+                row = [float(word) for word in words]
+            except ValueError:
+                if names is not None or rows:
+                    raise InputError(f"{where}: {','.join(words)[:60]!r} came, numbers are needed.") from None
+                names = [word.strip().lower() for word in words]
+                if names not in (["x", "y", "z"], ["x", "y", "z", "type"]):
+                    raise InputError(f"{where}: columns {', '.join(words)} came; x, y, z[, type] are needed.") from None
+                continue
+            width = len(names or (rows[0] if rows else "xyz"[: len(row)]))
+            if len(row) != width or width not in (3, 4):
+                raise InputError(f"{where}: {len(row)} columns came; x, y, z[, type] are needed in every line.")
+            if not all(map(math.isfinite, row)) or (width == 4 and row[3] != int(row[3])):
+                raise InputError(f"{where}: finite numbers, and a whole one for the type, are needed.")
+            rows.append(row)
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows else 3)
+    return _from_positions(table[:, :3], str(file), table[:, 3].astype(np.int64) if table.shape[1] == 4 else None)
