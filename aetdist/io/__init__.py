@@ -4,7 +4,7 @@ from .atoms import read_atoms
 from .ledger import BlockLedger
 from .lock import StoreLock
 from .mrc_export import write_mrc
-from .record import Record, file_digest
+from .record import Record
 from .regions import open_dataset, store_errors, write_region
 from .store import Store
 from .xyz import read_xyz, write_xyz
@@ -14,7 +14,6 @@ __all__ = [
     "Record",
     "Store",
     "StoreLock",
-    "file_digest",
     "open_dataset",
     "read_atoms",
     "read_xyz",

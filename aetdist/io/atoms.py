@@ -12,6 +12,7 @@ import xarray as xr
 from ..errors import InputError
 from ..schema import ATOMS, AXES, with_units
 from .hierarchy import is_store
+from .readers import read_table
 from .store import Store
 from .xyz import read_xyz
 
@@ -35,28 +36,19 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     InputError
         If the file is missing or is not what its name says; lines are given by number.
     """
-    name, separator, inside = str(path).partition("::")
+    name, separator, _ = str(path).partition("::")
     file = Path(name)
     if not file.exists():
         raise InputError(f"There is no file {name}.")
-    if separator:
-        return _from_positions(_read_hdf5(file, inside), f"{name}::{inside}")
     if is_store(file):
         with Store.open(file) as store:
             return store.read("atoms")
     if not file.is_file():
         raise InputError(f"{name} is a folder and not an aetdist store; give a store or a file with atoms.")
     suffix = file.suffix.lower()
-    if suffix == ".npy":
-        try:
-            return _from_positions(np.load(file, allow_pickle=False), name)
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{name} cannot be read as an array: {error}") from None
-    if suffix == ".csv":
-        return _read_csv(file)
-    if suffix in (".h5", ".hdf5", ".emd", ".mat"):
-        raise InputError(f"Which dataset of {name} holds the positions? Write {name}::DATASET.")
-    return read_xyz(file)
+    if separator or suffix in (".npy", ".npz", ".h5", ".hdf5", ".mat"):
+        return _from_positions(read_table(str(path)), str(path))
+    return _read_csv(file) if suffix == ".csv" else read_xyz(file)
 
 
 def _from_positions(position: np.ndarray, name: str, types: np.ndarray | None = None) -> xr.Dataset:
@@ -74,22 +66,6 @@ def _from_positions(position: np.ndarray, name: str, types: np.ndarray | None = 
     if types is not None:
         dataset["type"] = "atom", types
     return with_units(dataset, ATOMS)
-
-
-def _read_hdf5(file: Path, inside: str) -> np.ndarray:
-    import h5py
-
-    try:
-        opened = h5py.File(file, "r")
-    except OSError as error:
-        raise InputError(f"{file} cannot be read as HDF5: {error}") from None
-    with opened:
-        names: list[str] = []
-        opened.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        # visititems follows neither soft nor external links: only what lies in this very file is read.
-        if inside.strip("/") not in names:
-            raise InputError(f"{file} holds no dataset {inside!r}, but {', '.join(names) or 'none at all'}.")
-        return np.asarray(opened[inside][()])
 
 
 def _read_csv(file: Path) -> xr.Dataset:

@@ -84,7 +84,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
+        return float(value) if math.isfinite(value) else str(value)
     if isinstance(value, np.generic):
         return plain(value.item())
     if isinstance(value, Path):
@@ -101,9 +101,3 @@ def plain(value: Any) -> Any:
     if hasattr(value, "to_numpy"):
         return plain(value.to_numpy())
     raise TypeError(f"A {type(value).__name__} cannot be recorded as a parameter.")
-
-
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of the contents of a file, read in pieces."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

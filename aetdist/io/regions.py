@@ -18,6 +18,8 @@ from ..errors import StoreError
 
 #: Chunks of an array that comes without any, in bytes.
 _CHUNK_BYTES = 16 * 2**20
+#: Attributes of a group that belong to the store, not to the Dataset in it.
+OWN_ATTRIBUTES = ("status", "provenance", "notes")
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM}
 
@@ -69,7 +71,13 @@ def open_dataset(path: str | Path, group: str, *, chunks: dict[str, int] | None 
     """
     if not (Path(path) / group / "zarr.json").is_file():
         raise StoreError(f"{path} holds no group {group!r}.")
-    return xr.open_dataset(str(path), engine="zarr", group=group, consolidated=False, chunks=chunks)
+    dataset = xr.open_dataset(str(path), engine="zarr", group=group, consolidated=False, chunks=chunks)
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind == "T":
+            text = np.array(np.asarray(variable).tolist(), dtype=str).reshape(variable.shape)
+            dataset[name] = variable.dims, text, variable.attrs
+    dataset.attrs = {name: value for name, value in dataset.attrs.items() if name not in OWN_ATTRIBUTES}
+    return dataset
 
 
 def write_region(path: str | Path, group: str, variable: str, region: tuple[slice, ...], array: np.ndarray) -> None:

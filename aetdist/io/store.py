@@ -8,11 +8,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import dask
 import dask.array as da
-import numpy as np
 import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
@@ -20,11 +19,9 @@ from zarr.codecs import ZstdCodec
 from ..errors import StoreError
 from .hierarchy import attributes_of, check_root, is_store, nodes, root_attributes
 from .lock import StoreLock
-from .record import Record
+from .record import Record, plain
 from .regions import open_dataset, store_errors, stored_chunks, write_lazily
 
-#: Attributes of a group that belong to the store; `Store.read` leaves them out.
-_OURS = ("status", "provenance")
 #: Tables and maps up to this size are read at once instead of lazily.
 _EAGER_BYTES = 16 * 2**20
 
@@ -165,6 +162,11 @@ class Store:
         attributes = attributes_of(self.path / group)
         return Record.from_dict(attributes["provenance"]) if attributes.get("status") == "incomplete" else None
 
+    def notes(self, group: str) -> dict[str, Any]:
+        """What `note` kept with a complete group; empty if it is absent or incomplete."""
+        attributes = attributes_of(self.path / group)
+        return dict(attributes.get("notes", {})) if attributes.get("status") == "complete" else {}
+
     def read(self, group: str) -> xr.Dataset:
         """Read a complete group.
 
@@ -191,15 +193,8 @@ class Store:
         with store_errors(self.path):
             dataset = open_dataset(self.path, group, chunks={})
             for name, variable in dataset.variables.items():
-                if variable.dtype.kind == "T":
-                    dataset[name] = (
-                        variable.dims,
-                        np.array(np.asarray(variable).tolist(), dtype=str).reshape(variable.shape),
-                        variable.attrs,
-                    )
-                elif variable.ndim < 3 and variable.nbytes <= _EAGER_BYTES:
+                if variable.ndim < 3 and variable.nbytes <= _EAGER_BYTES:
                     dataset[name] = variable.compute()
-        dataset.attrs = {name: value for name, value in dataset.attrs.items() if name not in _OURS}
         return dataset.drop_encoding()
 
     def tree(self) -> xr.DataTree:
@@ -281,6 +276,15 @@ class Store:
         self._is_new = False
         if self._replaced.exists():
             shutil.rmtree(self._replaced)
+
+    def note(self, group: str, **notes: Any) -> None:
+        """Keep something small (as JSON does) with a complete group; it goes when the group is written anew."""
+        self._check_writable()
+        if self.record(group) is None:
+            raise StoreError(f"{self.path} holds no complete {group!r} to note anything about.")
+        with store_errors(self.path):
+            attributes = zarr.open_group(str(self.path), path=group, mode="r+").attrs
+            attributes["notes"] = {**self.notes(group), **plain(notes)}
 
     def delete(self, group: str) -> None:
         """Delete a group and all below it; nothing happens if it is absent."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -353,6 +352,19 @@ def test_store__deleted_group_is_gone(tmp_path: Path) -> None:
         assert store.groups() == ["atoms"]
         with pytest.raises(StoreError, match="holds no 'tilt_series/aligned' but atoms"):
             store.read("tilt_series/aligned")
+
+
+def test_store__notes_go_with_their_group(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "run.zarr") as store:
+        store.write("volume", volume(), record=RECORD)
+        store.note("volume", summary={"n": np.int64(3)})
+        store.note("volume", request="abc")
+        assert store.notes("volume") == {"summary": {"n": 3}, "request": "abc"}
+        xr.testing.assert_identical(store.read("volume").compute(), volume().compute())
+        store.write("volume", volume(), record=RECORD)
+        assert store.notes("volume") == store.notes("absent") == {}
+        with pytest.raises(StoreError, match="no complete 'atoms'"):
+            store.note("atoms", summary={})
 
 
 def test_store__lazy_text_is_refused(tmp_path: Path) -> None:
