@@ -1,1 +1,1 @@
-
+"""How graphs are cut: windows, angles, atoms."""

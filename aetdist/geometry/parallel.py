@@ -26,6 +26,9 @@ class ParallelGeometry:
     detector_start : ndarray, shape (n, 2), float64
         Lab coordinates (y, x) of pixel [0, 0] of every projection. They may differ from tilt to
         tilt and be fractional: a crop that follows the object needs no resampling.
+    whole : tuple, optional
+        Start and shape of the volume of which this one is a part: the parts' projections then add
+        up to those of the whole.
     """
 
     matrices: np.ndarray
@@ -33,6 +36,7 @@ class ParallelGeometry:
     volume_start: tuple[float, float, float]
     detector_shape: tuple[int, int]
     detector_start: np.ndarray
+    whole: tuple[tuple[float, float, float], tuple[int, int, int]] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.matrices)
@@ -62,6 +66,32 @@ class ParallelGeometry:
             tuple(float(-(n // 2)) for n in volume_shape),  # type: ignore[arg-type]
             detector_shape,
             np.tile(start, (len(matrices), 1)),
+        )
+
+    def part(self, first: tuple[int, int, int], shape: tuple[int, int, int]) -> ParallelGeometry:
+        """The block of `shape` voxels from voxel `first` (z, y, x) on, seen by the same detector."""
+        start = tuple(s + f for s, f in zip(self.volume_start, first, strict=True))
+        whole = self.whole or (self.volume_start, self.volume_shape)
+        return replace(self, volume_start=start, volume_shape=shape, whole=whole)
+
+    def footprint(self, margin: int = 10) -> tuple[slice, slice]:
+        """Detector rows and columns that the volume can reach at any tilt, `margin` pixels included."""
+        start, shape = np.array(self.volume_start), np.array(self.volume_shape)
+        corners = np.array([start + (shape - 1) * c for c in np.ndindex(2, 2, 2)])[:, ::-1]  # (x, y, z)
+        lab = np.einsum("nij,cj->nci", self.matrices[:, :2], corners)[:, :, ::-1] - self.detector_start[:, None]
+        low = np.floor(lab.min(axis=(0, 1))).astype(int) - margin
+        high = np.ceil(lab.max(axis=(0, 1))).astype(int) + margin + 1
+        rows, columns = (
+            slice(max(0, int(a)), min(n, int(b))) for a, b, n in zip(low, high, self.detector_shape, strict=True)
+        )
+        return slice(rows.start, max(rows.start, rows.stop)), slice(columns.start, max(columns.start, columns.stop))
+
+    def crop_detector(self, rows: slice, columns: slice) -> ParallelGeometry:
+        """The same volume on a part of the detector."""
+        return replace(
+            self,
+            detector_shape=(rows.stop - rows.start, columns.stop - columns.start),
+            detector_start=self.detector_start + np.array([rows.start, columns.start], dtype=np.float64),
         )
 
     def select_tilts(self, tilts: slice | np.ndarray) -> ParallelGeometry:

@@ -1,0 +1,179 @@
+"""From a tilt series to the grid of its volume: where it lies, how large it has to be, what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from ..errors import CapacityError, InputError
+from ..geometry import ParallelGeometry, grid_step, matrices_from_euler
+from ..schema import TILT_SERIES, check
+
+BYTES_PER_VOXEL = 4 * 4  # iterate, extrapolated volume, copies for tilts nearer to x
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """The measured field: rotations, detector and pixel size of a tilt series, without its images.
+
+    ``matrices`` (tilt, 3, 3); ``detector_shape`` (y, x); ``detector_start`` lab (y, x) of pixel
+    [0, 0] in pixels; ``pixel_size`` in Angstrom.
+    """
+
+    matrices: np.ndarray
+    detector_shape: tuple[int, int]
+    detector_start: tuple[float, float]
+    pixel_size: float
+
+    @classmethod
+    def of(cls, tilt_series: xr.Dataset) -> Field:
+        """The field of a tilt series.
+
+        Raises
+        ------
+        InputError
+            If it is not a tilt series, has no tilts, or its pixels are not squares.
+        """
+        check(tilt_series, TILT_SERIES)
+        if tilt_series.sizes["tilt"] == 0:
+            raise InputError("The tilt series has no tilts; import at least one image with its angles.")
+        steps = [grid_step(tilt_series[d].values) for d in ("y", "x") if tilt_series.sizes[d] > 1]
+        size = float(tilt_series["pixel_size"]) if "pixel_size" in tilt_series else steps[0]
+        if any(abs(s - size) > 1e-3 * size for s in steps):
+            raise InputError(
+                f"The pixels measure {' x '.join(f'{s:.4g}' for s in steps)} Angstrom (y, x) and the pixel size is "
+                f"{size:.4g}; needed are square pixels with rising coordinates; resample or import again."
+            )
+        start = tuple(float(tilt_series[d].values[0]) / size for d in ("y", "x"))
+        matrices = matrices_from_euler(tilt_series["angles"].values)
+        return cls(matrices, (tilt_series.sizes["y"], tilt_series.sizes["x"]), start, size)  # type: ignore[arg-type]
+
+    @property
+    def centre(self) -> tuple[int, int]:
+        """Voxel (y, x) above the middle pixel of the detector."""
+        return tuple(int(np.round(s)) + n // 2 for s, n in zip(self.detector_start, self.detector_shape, strict=True))  # type: ignore[return-value]
+
+    def geometry(self, start: tuple[int, int, int], shape: tuple[int, int, int]) -> ParallelGeometry:
+        """This detector and a grid of voxels as large as its pixels."""
+        return ParallelGeometry(
+            self.matrices,
+            shape,
+            tuple(float(s) for s in start),  # type: ignore[arg-type]
+            self.detector_shape,
+            np.tile(np.asarray(self.detector_start, dtype=np.float64), (len(self.matrices), 1)),
+        )
+
+
+def covering_box(
+    matrices: np.ndarray, half_y: float, half_x: float, z_low: float, z_high: float
+) -> tuple[float, float, float, float]:
+    """How far matter between two heights can lie and still be seen by a centred detector.
+
+    Parameters
+    ----------
+    matrices : ndarray, shape (n, 3, 3)
+    half_y, half_x : float
+        Half widths of the detector.
+    z_low, z_high : float
+        Heights, from the point that the detector is centred on.
+
+    Returns
+    -------
+    y_low, y_high, x_low, x_high : float
+        In the unit of the input. For a tilt by theta about y: |x| <= (half_x + |z| sin(theta)) / cos(theta).
+
+    Raises
+    ------
+    InputError
+        If the beam runs nearly (within 3 degrees) along the film in some tilt.
+    """
+    in_plane = matrices[:, :2, :2]
+    determinant = np.abs(np.linalg.det(in_plane))
+    if determinant.min() < np.sin(np.deg2rad(3.0)):
+        raise InputError(
+            f"Tilt {int(determinant.argmin())} looks along the film (within 3 degrees); "
+            "leave that tilt out, or give the volume's shape (--shape NX NY NZ)."
+        )
+    inverse = np.linalg.inv(in_plane)
+    corners = []
+    for z in (z_low, z_high):
+        for u in (-half_x, half_x):
+            for v in (-half_y, half_y):
+                target = np.array([u, v]) - matrices[:, :2, 2] * z
+                corners.append(np.einsum("nij,nj->ni", inverse, target))
+    xy = np.concatenate(corners)
+    return float(xy[:, 1].min()), float(xy[:, 1].max()), float(xy[:, 0].min()), float(xy[:, 0].max())
+
+
+def volume_grid(
+    field: Field, shape: tuple[int, int, int] | None, thickness: float | None
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """First voxel (z, y, x) and shape (z, y, x) of the volume of a field.
+
+    Parameters
+    ----------
+    field : Field
+    shape : tuple of int, optional
+        (nx, ny, nz) as the user gives it.
+    thickness : float, optional
+        Of a film, in Angstrom: the volume then reaches as far as rays that the detector sees. Without
+        both, the object is taken as isolated: a cube as wide as the field.
+
+    Raises
+    ------
+    InputError
+        If the shape or the thickness is not positive, or both are given.
+    """
+    if shape is not None and thickness is not None:
+        raise InputError(f"shape {tuple(shape)} and thickness {thickness} Angstrom both came; give one of the two.")
+    cy, cx = field.centre
+    ny, nx = field.detector_shape
+    if shape is not None:
+        if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape):
+            raise InputError(f"The shape of the volume came as {shape}; needed are three voxel numbers NX NY NZ.")
+        nx, ny, nz = (int(n) for n in shape)
+        return (-(nz // 2), cy - ny // 2, cx - nx // 2), (nz, ny, nx)
+    if thickness is None:
+        return (-(nx // 2), cy - ny // 2, cx - nx // 2), (nx, ny, nx)
+    if not thickness > 0:
+        raise InputError(f"The thickness came as {thickness} Angstrom; needed is a positive length.")
+    nz = max(1, int(np.ceil(thickness / field.pixel_size)))
+    half_z = nz / 2
+    y_low, y_high, x_low, x_high = covering_box(field.matrices, ny / 2, nx / 2, -half_z, half_z)
+    reach = [int(np.floor(v)) if v < 0 else int(np.ceil(v)) for v in (y_low, y_high, x_low, x_high)]
+    start = (-(nz // 2), cy + reach[0], cx + reach[2])
+    return start, (nz, reach[1] - reach[0] + 1, reach[3] - reach[2] + 1)
+
+
+def require_memory(shape: tuple[int, int, int], image_pixels: int, advice: str) -> int:
+    """Bytes that a reconstruction needs; refused where the machine has less.
+
+    Raises
+    ------
+    CapacityError
+        Naming what is needed, what there is, and `advice`.
+    """
+    need = int(np.prod(shape, dtype=np.int64)) * BYTES_PER_VOXEL + image_pixels * 4 * 7
+    available = available_memory()
+    if need > available:
+        raise CapacityError(
+            f"A volume of {' x '.join(str(n) for n in reversed(shape))} voxels needs {need / 2**30:.1f} GiB to "
+            f"reconstruct in one piece, {available / 2**30:.1f} GiB are available; {advice}"
+        )
+    return need
+
+
+def available_memory() -> int:
+    """Bytes this process may still take: the Dask worker's limit, else what the machine has free."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    try:
+        from distributed import get_worker
+
+        limit = get_worker().memory_manager.memory_limit or free
+    except (ImportError, ValueError, AttributeError):
+        return int(free)
+    return int(min(limit, free))

@@ -1,0 +1,169 @@
+"""Gradient descent and FISTA on the measured pixels, as one step that both share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+from ..geometry import ParallelGeometry
+from ..project import ParallelProjector, empty_volume
+from . import _kernels as kernels
+
+SOLVERS = ("fista", "gradient")
+
+
+@dataclass
+class Solution:
+    """What a solver returns.
+
+    ``volume`` (z, y, x) float32; ``r_factor`` (iteration, tilt) float64: eq. 4 of each tilt after
+    each iteration.
+    """
+
+    volume: np.ndarray
+    r_factor: np.ndarray
+
+
+def solve(
+    projector: ParallelProjector,
+    images: np.ndarray,
+    mask: np.ndarray,
+    *,
+    solver: str,
+    iterations: int,
+    step: float,
+    positivity: bool = True,
+    support: np.ndarray | None = None,
+    start: np.ndarray | None = None,
+    tolerance: float = 0.0,
+    on_iteration: Callable[[int, float], None] | None = None,
+) -> Solution:
+    """Minimise eq. 1 over the measured pixels.
+
+    Parameters
+    ----------
+    projector : ParallelProjector
+        A.
+    images : ndarray, shape (tilt, y, x), float32
+        b; what lies outside the mask is never read.
+    mask : ndarray, shape (tilt, y, x), bool
+        True where a pixel was measured.
+    solver : {"fista", "gradient"}
+        Nesterov momentum with restart when the error rises [1]_, or plain descent.
+    iterations : int
+        At most so many.
+    step : float
+        Length of the gradient step; below 2 / L for "gradient", at most 1 / L for "fista", with L
+        the largest eigenvalue of A^T A.
+    positivity : bool
+        Keep the volume at or above 0.
+    support : ndarray, shape (z, y, x), bool, optional
+        The volume is 0 elsewhere.
+    start : ndarray, shape (z, y, x), float32, optional
+        Where to start; zeros by default. Not changed.
+    tolerance : float
+        Stop when the mean R-factor falls by less than this fraction of itself in one iteration.
+    on_iteration : callable, optional
+        Called with the number of the iteration and the mean R-factor.
+
+    Notes
+    -----
+    min 1/2 sum_t ||M_t (A_t x - b_t)||^2 subject to x >= 0, x = 0 outside the support (eq. 1 of
+    Yang2021 with a mask). One forward and one adjoint projection per iteration: the projections of
+    the extrapolated volume follow from those of the last two iterates, because A is linear.
+
+    References
+    ----------
+    .. [1] A. Beck and M. Teboulle, SIAM J. Imaging Sci. 2, 183 (2009); B. O'Donoghue and E. Candes,
+       Found. Comput. Math. 15, 715 (2015).
+    """
+    shape = projector.geometry.volume_shape
+    x, ahead = empty_volume(shape), empty_volume(shape)
+    bounds = _memory(support) if support is not None else np.empty(0, bool)
+    projected = np.zeros(projector.image_shape, np.float32)
+    if start is not None:
+        x[...] = start
+        ahead[...] = start
+        projector.forward(x, out=projected)
+    projected_ahead = projected.copy()
+    previous, residual = np.empty_like(projected), np.empty_like(projected)
+    momentum_time, last_error, last_r = 1.0, np.inf, np.inf
+    history = []
+    r = _r_factors(projected, images, mask, residual)
+    for iteration in range(iterations):
+        _r_factors(projected_ahead, images, mask, residual)
+        residual *= np.float32(step)
+        projector.adjoint(residual, out=ahead)
+        kernels.constrain(_memory(x), _memory(ahead), bounds, positivity)
+        previous, projected = projected, previous
+        projector.forward(x, out=projected)
+        r = _r_factors(projected, images, mask, residual)
+        error = float(np.vdot(residual, residual))
+        history.append(r)
+        momentum = 0.0
+        if solver == "fista":
+            if error > last_error:
+                momentum_time = 1.0
+            following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum_time**2))
+            momentum, momentum_time = (momentum_time - 1.0) / following, following
+        kernels.extrapolate(_memory(x), _memory(ahead), np.float32(momentum))
+        np.subtract(projected, previous, out=projected_ahead)
+        projected_ahead *= np.float32(momentum)
+        projected_ahead += projected
+        mean_r = float(np.nanmean(r)) if np.isfinite(r).any() else float("nan")
+        if on_iteration is not None:
+            on_iteration(iteration + 1, mean_r)
+        if 0 <= last_r - mean_r < tolerance * last_r:
+            break
+        last_error, last_r = error, mean_r
+    return Solution(x, np.array(history).reshape(-1, projector.geometry.n_tilts))
+
+
+def largest_eigenvalue(geometry: ParallelGeometry, seed: int = 0) -> float:
+    """L = ||A^T A||, from below by 12 power iterations on a coarser grid, plus 4 percent.
+
+    The coarser grid (every length divided by s, L by s as well) makes the cost negligible; the 4
+    percent cover what the coarse grid and the unfinished iteration leave out: at most 3 percent
+    over single-axis, Euler and film geometries of 20 to 290 voxels along an axis.
+    """
+    s = max(1.0, max(geometry.volume_shape) / 64.0)
+    coarse = ParallelGeometry(
+        geometry.matrices,
+        tuple(max(1, int(np.ceil(n / s))) for n in geometry.volume_shape),  # type: ignore[arg-type]
+        tuple(v / s for v in geometry.volume_start),  # type: ignore[arg-type]
+        tuple(max(1, int(np.ceil(n / s))) for n in geometry.detector_shape),  # type: ignore[arg-type]
+        geometry.detector_start / s,
+    )
+    projector = ParallelProjector(coarse)
+    volume = empty_volume(coarse.volume_shape, 1.0)
+    volume += np.random.default_rng(seed).random(coarse.volume_shape, dtype=np.float32) * np.float32(0.01)
+    value = 0.0
+    for _ in range(12):
+        norm = float(np.linalg.norm(volume))
+        if norm == 0:
+            raise InputError(
+                "No ray of the tilt series meets the volume; check the pixel coordinates, the angles and the shape."
+            )
+        volume = projector.adjoint(projector.forward(volume / np.float32(norm)))
+        value = float(np.linalg.norm(volume))
+    return 1.04 * value * s
+
+
+def _memory(volume: np.ndarray) -> np.ndarray:
+    """The flat memory of a volume in the projector's order (y, z, x)."""
+    return np.ascontiguousarray(volume.transpose(1, 0, 2)).reshape(-1)
+
+
+def _r_factors(calculated: np.ndarray, images: np.ndarray, mask: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    """Eq. 4 of every tilt; fills `residual` with measured - calculated on the mask."""
+    r = np.full(len(images), np.nan)
+    for t in range(len(images)):
+        difference, total = kernels.masked_residual(
+            calculated[t].reshape(-1), images[t].reshape(-1), mask[t].reshape(-1), residual[t].reshape(-1)
+        )
+        if total > 0:
+            r[t] = difference / total
+    return r
