@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import InputError
 
-_PIECE = 1 << 20
+_PIECE = 1 << 17
 _MAX_LISTED = 20
 
 

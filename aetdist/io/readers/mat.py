@@ -22,7 +22,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from ...errors import InputError
-from ._stack import _take, check_size, check_stack_shape, describe, missing_dataset, reading, stamp, streams
+from ._stack import _take, check_size, check_stack_shape, describe, missing_dataset, read_bytes, reading, stamp, streams
 
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
@@ -67,12 +67,15 @@ class MatStack:
         n_bytes = ny * nx * np.dtype(variable.stored).itemsize
         start = variable.body + tilt * n_bytes
         with reading(self.path, f"image {tilt} of {variable.name}"):
-            data = streams.read(self, self._open, start, n_bytes, variable.body + n * n_bytes)
+            if variable.compressed:
+                data = streams.read(self, self._open, start, n_bytes, variable.body + n * n_bytes)
+            else:
+                data = read_bytes(self.path, variable.start + start, n_bytes)
         image = np.frombuffer(data, variable.stored).reshape(nx, ny).T
         return image != 0 if variable.logical else image.astype(self.dtype)
 
     def _open(self) -> BinaryIO:
-        return _element(Path(self.path), self.variable.start, self.variable.compressed)
+        return _element(Path(self.path), self.variable.start, True)
 
 
 def is_mat5(path: Path) -> bool:
