@@ -242,6 +242,7 @@ def simulate(atoms: Path, output: Path, **options: Any) -> Summary:
 @click.argument("volume", type=FOLDER)
 @click.option("-o", "--output", required=True, type=FOLDER, help="The projections to write.")
 @click.option("--angles", required=True, type=FOLDER, metavar="FILE", help="Angles in degrees (CSV, TXT, .tlt).")
+@click.option("--pixel-size", type=float, metavar="A", help="Edge of a voxel, where the file does not say it (NPY).")
 @OVERWRITE
 def project(volume: Path, output: Path, **options: Any) -> Summary:
     """Project a volume (a store, MRC or NPY file) along each angle."""

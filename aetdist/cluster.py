@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -177,6 +178,9 @@ def _scheduler(name: str, workers: int | None, timeout: float) -> Iterator[Clien
     from distributed import Client
 
     if "://" in name:
+        # Looked at here: a Client that fails on the form of its address stays the current one.
+        if not re.fullmatch(r"(tcp|tls|ws|wss)://[^\s/]+:\d{1,5}", name):
+            raise InputError(f"The address {name!r} is not of the form tcp://host:port or tls://host:port.")
         arguments: dict[str, Any] = {"address": name}
     elif Path(name).is_file():
         arguments = {"scheduler_file": name}
@@ -187,7 +191,7 @@ def _scheduler(name: str, workers: int | None, timeout: float) -> Iterator[Clien
         )
     try:
         client = Client(**arguments, timeout=timeout)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"No Dask scheduler answers at {name!r} within {timeout:g} s ({_line(error)}); check that it runs and that "
             "this machine reaches it, or leave the cluster out to work on this machine."

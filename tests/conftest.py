@@ -11,9 +11,6 @@ import matplotlib
 import pytest
 
 matplotlib.use("Agg")
-# One thread in every worker that a test starts: two workers on two cores do not fight.
-for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
 
 
 @pytest.fixture(scope="session")
@@ -30,14 +27,9 @@ def data_folder() -> Path:
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     """A client of two worker processes on this machine, shared by the tests of a module."""
-    from distributed import Client, LocalCluster
+    from aetdist.cluster import connect
 
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit="2GiB"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with connect(workers=2, memory_limit="2GiB") as client:
         yield client
 
 

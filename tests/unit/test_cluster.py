@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import os
+import socket
+
+import dask
+import dask.array as da
+import pytest
+from distributed import Client
+
+from aetdist import cluster
+from aetdist.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def local():
+    with cluster.connect(workers=2, memory_limit="1GiB") as client:
+        yield client
+
+
+def test_connect__local_cluster_on_loopback(local):
+    workers = local.scheduler_info()["workers"]
+    assert len(workers) == 2
+    assert all(address.startswith("tcp://127.0.0.1:") for address in [local.scheduler.address, *workers])
+    assert [(worker["nthreads"], worker["memory_limit"]) for worker in workers.values()] == [(1, 2**30)] * 2
+
+
+def test_connect__workers_take_no_more_threads_than_they_have(local):
+    names = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY")
+    for environment in local.run(lambda: [os.environ.get(name) for name in names]).values():
+        assert environment == ["1", "1", "1", "passive"]
+
+
+def test_connect__current_client_as_it_is(local):
+    with cluster.connect() as client:
+        assert client is local
+    assert local.submit(sum, (1, 2)).result() == 3
+
+
+def test_connect__address_and_scheduler_file(local, tmp_path):
+    address = local.scheduler.address
+    with cluster.connect(address, workers=2) as client:
+        assert client is not local
+        assert client.submit(sum, (1, 2), pure=False).result() == 3
+    file = tmp_path / "scheduler.json"
+    local.write_scheduler_file(str(file))
+    with cluster.connect(file) as client:
+        assert client.scheduler.address == address
+
+
+def test_connect__too_few_workers(local):
+    with pytest.raises(InputError, match="2 workers after 0.5 s; needed are 3"), cluster.connect(
+        local.scheduler.address, workers=3, timeout=0.5
+    ):
+        pass
+
+
+def test_connect__nobody_answers():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(InputError, match="No Dask scheduler answers") as caught, cluster.connect(address, timeout=0.5):
+            pass
+    assert "\n" not in str(caught.value)
+    # Nothing is left behind: Dask still computes where it did before.
+    assert da.ones(3).sum().compute() == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("slrum", {}, "slurm, pbs, lsf, sge"),
+        ("nowhere://there:2", {}, "form tcp://host:port"),
+        ("tcp://there:port", {}, "form tcp://host:port"),
+        ("tcp://two words:1", {}, "form tcp://host:port"),
+        ("no/such/file.json", {}, "scheduler file"),
+        ("slurm", {}, "add --workers N"),
+        ("slurm", {"memory_limit": "2GB"}, "A memory limit holds for workers on this machine"),
+        (None, {"workers": 0}, "at least 1"),
+        (None, {"memory_limit": "plenty"}, "'plenty'"),
+        (None, {"memory_limit": "12"}, "at least 100 MB"),
+    ],
+)
+def test_connect__bad_input(name, options, words):
+    with pytest.raises(InputError, match=words), cluster.connect(name, timeout=0.5, **options):
+        pass
+
+
+def test_connect__profile_not_installed(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "dask_jobqueue", None)
+    with pytest.raises(InputError, match=r"aetdist\[hpc\]"), cluster.connect("slurm", workers=1):
+        pass
+
+
+def test_connect__profile_not_configured():
+    pytest.importorskip("dask_jobqueue")
+    with (
+        dask.config.set({"jobqueue.pbs.cores": None, "jobqueue.pbs.memory": "1GB", "jobqueue.pbs.processes": 1}),
+        pytest.raises(InputError, match=r"jobqueue\.pbs says nothing about cores"),
+        cluster.connect("pbs", workers=1),
+    ):
+        pass
+
+
+def test_dask_setup__worker_leaves_ctrl_c_to_the_client(local):
+    def ignored():
+        import signal
+
+        return signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+    assert all(local.run(ignored).values())
+
+
+def test_connect__new_cluster_is_closed_at_the_end(local):
+    # Beside the current client: what connect started itself must be gone, the other one not.
+    with cluster._local(1, 2**29) as client:
+        address = client.scheduler.address
+    with pytest.raises(OSError):
+        Client(address, timeout=0.5)
+    assert local.status == "running"
