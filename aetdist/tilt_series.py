@@ -161,7 +161,7 @@ def _lazy_series(
             "angle_convention": angle_convention,
             "tilt_axis_deg": float(tilt_axis),
             "flip_tilt": bool(flip_tilt),
-            "source": [Path(file).name for file in _as_list(files)],
+            "source": [Path(stack.path).name for stack in source.images],
         },
     )
     dataset = with_units(dataset, TILT_SERIES)
@@ -301,6 +301,7 @@ def _pixel_coordinates(table: Table | None, first: Path, n: int, axis: str) -> n
     if table is None:
         return centred_coordinates(n)
     pixels = _resolve_table(table, first, f"{axis}-pixels")
+    pixels = pixels.reshape(-1) if pixels.ndim == 2 and 1 in pixels.shape else pixels
     if pixels.dtype.kind not in "fiu" or pixels.shape != (n,):
         raise InputError(
             f"The {axis}-pixels are {pixels.dtype} of shape {pixels.shape}; needed are {n} numbers, one for each pixel "

@@ -184,7 +184,7 @@ def test_conventions__refuses_astra_vectors(change, message):
 
 
 def test_conventions__refuses_to_call_a_general_series_single_axis():
-    with pytest.raises(InputError, match="tilt 1 is .* off"):
+    with pytest.raises(InputError, match=r"tilt 1 is .* off"):
         single_tilts_from_euler(np.array([[0.0, 10.0, 0.0], [0.5, 20.0, 0.0]]))
     tilts = single_tilts_from_euler(np.array([[0.0, 10.0, 0.0], [0.5, 20.0, 0.0]]), tolerance=1.0)
     np.testing.assert_allclose(tilts, [10.0, 20.0], atol=0.1)

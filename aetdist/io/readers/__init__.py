@@ -109,7 +109,7 @@ def read_table(path: str | Path, dataset: str | None = None) -> np.ndarray:
     Returns
     -------
     ndarray
-        As stored; one row or one column comes out one-dimensional.
+        As stored; one row or one column comes out one-dimensional, except for a row of 3 or 12.
 
     Raises
     ------
@@ -134,7 +134,8 @@ def read_table(path: str | Path, dataset: str | None = None) -> np.ndarray:
             f"{path} is in no format known for tables; needed is CSV, TXT, .tlt, .rawtlt, NPY, NPZ, MAT or HDF5."
         )
     check_numbers(table.dtype, str(path))
-    return table.reshape(-1) if table.ndim == 2 and 1 in table.shape and table.shape != (1, 3) else table
+    row_of_angles = table.shape in ((1, 3), (1, 12))  # all there is to say about a single tilt
+    return table.reshape(-1) if table.ndim == 2 and 1 in table.shape and not row_of_angles else table
 
 
 def _existing(path: str | Path) -> Path:

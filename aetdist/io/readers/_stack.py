@@ -122,7 +122,17 @@ def reading(path: str | Path, what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, zlib.error, BadZipFile) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        IndexError,
+        RuntimeError,
+        MemoryError,
+        zlib.error,
+        BadZipFile,
+    ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: {what} cannot be read ({reason}); is the file damaged or incomplete?") from error
 
