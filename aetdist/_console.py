@@ -24,6 +24,8 @@ from typing import Any
 
 import click
 
+from ._usage import accounted
+
 log = logging.getLogger("aetdist")
 
 
@@ -126,7 +128,10 @@ def session(*, as_json: bool, log_file: Path | None) -> Iterator[Callable[[Mappi
         def show(summary: Mapping[str, Any]) -> None:
             text = summary.get("text")
             full = {**summary, "seconds": time.monotonic() - begin}
-            full["peak_memory_bytes"] = max(peak_memory(), int(summary.get("peak_memory_bytes", 0)))
+            if "peak_memory_bytes" not in full:
+                with accounted() as usage:
+                    pass
+                full["peak_memory_bytes"] = usage["peak_memory_bytes"]
             log.debug("summary %s", json.dumps(jsonable(full), allow_nan=False))
             if as_json:
                 print(json.dumps(jsonable(full), allow_nan=False), file=stdout, flush=True)
@@ -170,7 +175,14 @@ LABELS = {
     "pixel_size": ("pixel size", "Å"),
     "thickness": ("thickness", "Å"),
     "seconds": ("time", "s"),
-    "peak_memory_bytes": ("peak memory", ""),
+    "peak_memory_bytes": ("peak memory of a process", ""),
+    "peak_memory_client_bytes": ("peak memory of this one", ""),
+    "tilt_range": ("range of tilts", "°"),
+    "height_range": ("range of heights", "Å"),
+    "thickness_range": ("range of thickness", "Å"),
+    "n_windows_computed": ("windows computed now", ""),
+    "disagreement_l1": ("disagreement of windows, L1", ""),
+    "disagreement_correlation": ("correlation of windows", ""),
 }
 """What the terminal calls a key of a summary, and its unit."""
 
@@ -205,32 +217,6 @@ def _value(key: str, value: Any) -> str:
     if isinstance(value, float):
         value = f"{value:.1f}" if key == "seconds" else f"{value:.4g}"
     return f"{value} {unit}".rstrip()
-
-
-def peak_memory() -> int:
-    """Most bytes that this process and the workers of its current client have held, added up.
-
-    Each process counts with its own peak, so the sum is what the machines must have had at most.
-    """
-    total = _own_peak()
-    if "distributed" in sys.modules:
-        with contextlib.suppress(Exception):
-            from distributed import Client
-
-            total += sum(Client.current().run(_own_peak).values())
-    return total
-
-
-def _own_peak() -> int:
-    # VmHWM rather than ru_maxrss: the latter starts a child at the peak of its parent.
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _say(line: str) -> None:

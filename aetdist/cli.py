@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,34 @@ def command(name: str, *, cluster: str | None = None) -> Callable[..., click.Com
     return decorate
 
 
+def _assignments(_ctx: click.Context, _option: click.Parameter, words: tuple[str, ...]) -> dict[str, Any] | None:
+    """Read KEY=VALUE words; a value is TOML, or else text."""
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{word!r} came; needed is KEY=VALUE, such as iterations=20.")
+        try:
+            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key.strip()] = value
+    return found or None
+
+
+def _keywords(options: dict[str, Any]) -> dict[str, Any]:
+    """`options` with what --set gave beside them."""
+    more = options.pop("more", {})
+    return {**options, **more}
+
+
+MORE = click.option(
+    "--set",
+    "more",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_assignments,
+    help="Any other keyword of the stage; aetdist config lists them.",
+)
 OVERWRITE = click.option("--overwrite", is_flag=True, default=None, help="Replace what is there.")
 SEED = click.option("--seed", type=int, metavar="N", help="Seed of the random numbers.")
 STORE = click.argument("store", type=FOLDER)
@@ -143,11 +172,12 @@ def config() -> Summary:
 @click.option("--thickness", type=float, metavar="A", help="Thickness along z, instead of the shape.")
 @click.option("--solver", type=click.Choice(["fista", "gradient"]), help="Momentum, or the published descent.")
 @click.option("--iterations", type=int, metavar="N", help="Iterations.")
+@MORE
 def reconstruct(store: Path, **options: Any) -> Summary:
     """Reconstruct the whole field in one piece (RESIRE)."""
     from . import pipeline
 
-    return pipeline.reconstruct(store, **options)
+    return pipeline.reconstruct(store, **_keywords(options))
 
 
 @command("scan", cluster="always")
@@ -157,21 +187,23 @@ def reconstruct(store: Path, **options: Any) -> Summary:
 @click.option("--thickness", type=float, required=True, metavar="A", help="Thickness of the film.")
 @click.option("--iterations", type=int, metavar="N", help="Iterations of every window.")
 @click.option("--final-iterations", type=int, metavar="N", help="Iterations over the whole field at the end.")
+@MORE
 def scan(store: Path, **options: Any) -> Summary:
     """Reconstruct a film from many local volumes, stitched (scanning AET)."""
     from . import pipeline
 
-    return pipeline.scan(store, **options)
+    return pipeline.scan(store, **_keywords(options))
 
 
 @command("trace", cluster="always")
 @STORE
 @click.option("--minimum-distance", type=float, metavar="A", help="No two atoms are closer than this.")
+@MORE
 def trace(store: Path, **options: Any) -> Summary:
     """Find the atoms in the volume."""
     from . import pipeline
 
-    return pipeline.trace(store, **options)
+    return pipeline.trace(store, **_keywords(options))
 
 
 @command("export")

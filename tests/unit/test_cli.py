@@ -142,6 +142,15 @@ def test_scan__window_and_cluster(pipeline, clusters):
     assert clusters[1][0] == "tcp://there:8786"
 
 
+def test_set__any_keyword_of_the_stage(pipeline, clusters):
+    words = ("--set", "threshold=0.25", "--set", "window=[3, 4]", "--set", "solver=gradient", "--minimum-distance", 2)
+    assert invoke("trace", "run.zarr", *words).exit_code == 0
+    assert pipeline.calls[0][2] == {"threshold": 0.25, "window": [3, 4], "solver": "gradient", "minimum_distance": 2.0}
+    answer = invoke("trace", "run.zarr", "--set", "threshold")
+    assert answer.exit_code == 2
+    assert "KEY=VALUE" in answer.stderr
+
+
 def test_run__dry_run_starts_no_cluster(pipeline, clusters):
     assert invoke("run", "experiment.toml", "--dry-run").exit_code == 0
     assert pipeline.calls[0][2] == {"dry_run": True}
@@ -200,6 +209,7 @@ def test_summary__lines_with_units(pipeline):
     assert lines[4].split() == ["recall", "0.5"] and lines[4].startswith("  ")
     assert lines[5].endswith("not defined")
     assert lines[-2].startswith("time") and lines[-1].startswith("peak memory")
+    assert lines[-1].endswith(" MB")
 
 
 @pytest.mark.parametrize(
