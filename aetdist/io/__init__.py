@@ -1,12 +1,14 @@
 """The store, its lock and ledger, and the formats of others."""
 
 from .atoms import read_atoms
+from .inventory import describe_groups
 from .ledger import BlockLedger
 from .lock import StoreLock
 from .mrc_export import write_mrc
 from .record import Record
 from .regions import open_dataset, store_errors, write_region
 from .store import Store
+from .volumes import read_volume
 from .xyz import read_xyz, write_xyz
 
 __all__ = [
@@ -14,8 +16,10 @@ __all__ = [
     "Record",
     "Store",
     "StoreLock",
+    "describe_groups",
     "open_dataset",
     "read_atoms",
+    "read_volume",
     "read_xyz",
     "store_errors",
     "write_mrc",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
@@ -89,15 +90,19 @@ def plain(value: Any) -> Any:
         return plain(value.item())
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, np.ndarray):
         if value.size <= 1000 and value.dtype.kind in "biufU":
             return plain(value.tolist())
         data = np.ascontiguousarray(value)
-        return {"shape": list(data.shape), "dtype": str(data.dtype), "sha256": hashlib.sha256(data).hexdigest()}
+        return {
+            "shape": list(data.shape),
+            "dtype": str(data.dtype),
+            "sha256": hashlib.sha256(data.tobytes()).hexdigest(),
+        }
+    if isinstance(value, Mapping) or hasattr(value, "data_vars"):
+        return {str(key): plain(value[key]) for key in value}
     if hasattr(value, "to_numpy"):
         return plain(value.to_numpy())
     raise TypeError(f"A {type(value).__name__} cannot be recorded as a parameter.")

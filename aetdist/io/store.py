@@ -162,6 +162,20 @@ class Store:
         attributes = attributes_of(self.path / group)
         return Record.from_dict(attributes["provenance"]) if attributes.get("status") == "incomplete" else None
 
+    def digest(self, group: str) -> str:
+        """Digest of how a complete group was made: as it was asked for (the note ``request``), or by its own record.
+
+        Raises
+        ------
+        StoreError
+            If there is no such group, or it is not complete.
+        """
+        return str(self.notes(group).get("request") or self._complete(group).digest)
+
+    def holds(self, group: str, record: Record) -> bool:
+        """Whether a group is complete and was made as `record` says."""
+        return self.record(group) is not None and self.digest(group) == record.digest
+
     def notes(self, group: str) -> dict[str, Any]:
         """What `note` kept with a complete group; empty if it is absent or incomplete."""
         attributes = attributes_of(self.path / group)
@@ -185,11 +199,7 @@ class Store:
         StoreError
             If there is no such group, or it is not complete.
         """
-        if self.pending(group) is not None:
-            raise StoreError(f"{group!r} in {self.path} is not complete: run again the stage that makes it.")
-        if self.record(group) is None:
-            have = ", ".join(self.groups()) or "nothing"
-            raise StoreError(f"{self.path} holds no {group!r} but {have}; run the stage that makes it first.")
+        self._complete(group)
         with store_errors(self.path):
             dataset = open_dataset(self.path, group, chunks={})
             for name, variable in dataset.variables.items():
@@ -280,8 +290,7 @@ class Store:
     def note(self, group: str, **notes: Any) -> None:
         """Keep something small (as JSON does) with a complete group; it goes when the group is written anew."""
         self._check_writable()
-        if self.record(group) is None:
-            raise StoreError(f"{self.path} holds no complete {group!r} to note anything about.")
+        self._complete(group)
         with store_errors(self.path):
             attributes = zarr.open_group(str(self.path), path=group, mode="r+").attrs
             attributes["notes"] = {**self.notes(group), **plain(notes)}
@@ -315,13 +324,13 @@ class Store:
             if array.dtype.kind not in "biuf":
                 raise StoreError(f"{group}/{name} is a lazy array of {array.dtype}; load it first ({name}.load()).")
         stored = {str(name): stored_chunks(v, chunks or {}) for name, v in dataset.variables.items()}
-        encoding = {}
-        for name, variable in dataset.variables.items():
-            encoding[name] = {"compressors": [ZstdCodec(checksum=True)], "_FillValue": None}
+        encoding: dict[Any, dict[str, Any]] = {}
+        for key, variable in dataset.variables.items():
+            encoding[key] = {"compressors": [ZstdCodec(checksum=True)], "_FillValue": None}
             if variable.ndim:
-                encoding[name]["chunks"] = stored[str(name)]
+                encoding[key]["chunks"] = stored[str(key)]
             if variable.dtype.kind == "f":
-                encoding[name]["fill_value"] = float("nan")
+                encoding[key]["fill_value"] = float("nan")
         with store_errors(self.path):
             self.delete(group)
             dataset.to_zarr(
@@ -336,6 +345,15 @@ class Store:
                 safe_chunks=False,  # the Dask arrays are rechunked before they are written
             )
         return lazy, stored
+
+    def _complete(self, group: str) -> Record:
+        record = self.record(group)
+        if record is not None:
+            return record
+        if self.pending(group) is not None:
+            raise StoreError(f"{group!r} in {self.path} is not complete: run again the stage that makes it.")
+        have = ", ".join(self.groups()) or "nothing"
+        raise StoreError(f"{self.path} holds no {group!r} but {have}; run the stage that makes it first.")
 
     def _check_writable(self) -> None:
         if self._lock is None:

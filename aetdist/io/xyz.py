@@ -182,7 +182,8 @@ def _parse_properties(text: Any, path: Path) -> list[tuple[str, str, int]]:
 
 def _parse_column(words: Iterable[str], letter: str, name: str, path: Path, first: int) -> np.ndarray:
     values: list[Any] = []
-    convert: Callable[[str], Any] = {"S": str, "R": _real, "I": _integer, "L": _TRUTH.__getitem__}[letter]
+    converters: dict[str, Callable[[str], Any]] = {"S": str, "R": _real, "I": _integer, "L": _TRUTH.__getitem__}
+    convert = converters[letter]
     kind = {"S": str, "R": np.float64, "I": np.int64, "L": np.bool_}[letter]
     for number, word in enumerate(words, start=first):
         try:
@@ -245,7 +246,8 @@ def _parse_value(text: str) -> Any:
         except ValueError:
             return text
     words = text.replace(",", " ").split()
-    for convert in (_TRUTH.__getitem__, _integer, _real):
+    converters: tuple[Callable[[str], Any], ...] = (_TRUTH.__getitem__, _integer, _real)
+    for convert in converters:
         try:
             values = [convert(word) for word in words]
         except (ValueError, KeyError):

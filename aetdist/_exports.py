@@ -1,0 +1,61 @@
+"""Files for other programs, and whether they are as the store is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ._records import ATOMS, VOLUME
+from .io import Record, Store, store_errors, write_mrc, write_xyz
+
+log = logging.getLogger(__name__)
+
+
+def write_file(store: Store, group: str, file: Path) -> None:
+    """Computes: a group, and writes it to a file: atoms as extended XYZ, the volume as MRC."""
+    write = {ATOMS: write_xyz, VOLUME: write_mrc}[group]
+    with store_errors(file):
+        write(file, store.read(group))
+
+
+def export_stale(store: Store, files: Mapping[str, Any], records: Mapping[str, Record]) -> str:
+    """Computes: the files that are stale, and notes what they were written from; "computed" or "current"."""
+    stale = stale_files(store, files, records)
+    for group in stale:
+        file = Path(files[group])
+        log.info("export: writing %s", file)
+        write_file(store, group, file)
+        kept = store.notes(group).get("exports", {})
+        store.note(group, exports={**kept, str(file): _stamp(store.digest(group), file)})
+    return "computed" if stale else "current"
+
+
+def stale_files(store: Store, files: Mapping[str, Any], records: Mapping[str, Record]) -> list[str]:
+    """Groups whose exported file is missing, was changed, or was written from what the group holds no more.
+
+    Parameters
+    ----------
+    store : Store
+        Open in any mode.
+    files : mapping of str to str or None
+        Group and the file to export it to.
+    records : mapping of str to Record
+        What `expected_records` says.
+    """
+    stale = []
+    for group, file in files.items():
+        if file is not None:
+            digest = records[group].digest if group in records else store.digest(group)
+            written = store.notes(group).get("exports", {}).get(str(file))
+            if written is None or written != _stamp(digest, Path(file)):
+                stale.append(group)
+    return stale
+
+
+def _stamp(digest: str, file: Path) -> list[Any] | None:
+    """What is noted of an exported file: digest of its group, size, time; None if it is missing."""
+    if not file.is_file():
+        return None
+    return [digest, file.stat().st_size, file.stat().st_mtime_ns]

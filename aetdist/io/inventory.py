@@ -1,0 +1,61 @@
+"""What is in a store, without reading any array."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .hierarchy import nodes
+from .ledger import BlockLedger
+from .record import Record
+from .regions import open_dataset
+from .store import Store
+
+
+def describe_groups(store: Store) -> dict[str, dict[str, Any]]:
+    """Say of every group what made it and whether it is complete.
+
+    Parameters
+    ----------
+    store : Store
+        Open in any mode.
+
+    Returns
+    -------
+    dict of str to dict
+        By group: ``status`` ("complete", "incomplete", or "stale" where a group it was made from has changed
+        or is gone), ``dimensions``, ``size_bytes`` on disk, ``stage``, ``created``, ``version``, ``parameters``,
+        ``inputs``; ``seed`` where there is one; ``n_blocks`` and ``n_blocks_done`` where blocks are counted.
+    """
+    found = nodes(store.path)
+    groups = {}
+    for group, attributes in found:
+        record = Record.from_dict(attributes["provenance"])
+        described: dict[str, Any] = {
+            "status": attributes["status"],
+            "dimensions": {str(name): size for name, size in open_dataset(store.path, group).sizes.items()},
+            "size_bytes": sum(file.stat().st_size for file in (store.path / group).rglob("*") if file.is_file()),
+            "stage": record.stage,
+            "created": record.created,
+            "version": record.version,
+            "parameters": record.parameters,
+            "inputs": record.inputs,
+        }
+        if attributes["status"] == "complete" and _is_stale(store, record):
+            described["status"] = "stale"
+        if record.seed is not None:
+            described["seed"] = record.seed
+        ledger = BlockLedger(str(store.path), group)
+        if ledger.exists():
+            done = ledger.done()
+            described |= {"n_blocks": len(done), "n_blocks_done": int(done.sum())}
+        groups[group] = described
+    return groups
+
+
+def _is_stale(store: Store, record: Record) -> bool:
+    """Whether one of the groups it was made from is not as it was; names of files are no groups of a store."""
+    known = {group for group, _ in nodes(store.path)}
+    complete = set(store.groups())
+    return any(
+        name not in complete or store.digest(name) != digest for name, digest in record.inputs.items() if name in known
+    )

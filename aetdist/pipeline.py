@@ -1,0 +1,402 @@
+"""The experiment on one page: each command is a function here that returns a summary.
+
+A tilt series is imported (`import_series`) or simulated (`simulate`); the volume is reconstructed in
+one piece (`reconstruct`) or from local volumes (`scan`); atoms are traced in it (`trace`) and written
+for other programs (`export`). `run` does what an experiment file asks for and is not done yet. Every
+stage is checked, compared with the record of what the store holds, computed if that is stale, and written.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ._exports import export_stale, stale_files, write_file
+from ._records import (
+    ATOMS,
+    READS,
+    TILTS,
+    VOLUME,
+    WRITES,
+    describe_stage,
+    expected_records,
+    import_record,
+    stage_record,
+)
+from ._usage import accounted, current_client
+from .errors import InputError
+from .experiment import checked_keywords, default_config, read_experiment
+from .io import (
+    Record,
+    Store,
+    describe_groups,
+    open_dataset,
+    read_atoms,
+    read_volume,
+    store_errors,
+)
+from .io.hierarchy import attributes_of
+from .io.readers import digest_of_file, read_table
+
+log = logging.getLogger(__name__)
+
+Summary = dict[str, Any]
+
+__all__ = [
+    "default_config",
+    "export",
+    "import_series",
+    "info",
+    "project",
+    "reconstruct",
+    "run",
+    "scan",
+    "simulate",
+    "trace",
+]
+
+
+# -- the stages, in the order of the experiment ------------------------------------------------------
+
+
+def _import(store: Store, keywords: dict[str, Any], record: Record) -> None:
+    """Images, mask and angles of the aligned series, one chunk per tilt."""
+    from .tilt_series import import_tilt_series
+
+    store.write(TILTS, import_tilt_series(**keywords), record=record, chunks={"tilt": 1})
+
+
+def _reconstruct(store: Store, keywords: dict[str, Any], record: Record) -> None:
+    """The whole volume at once, in one task."""
+    path = str(store.path)
+    client = current_client()
+    volume = (
+        _reconstruct_task(path, keywords)
+        if client is None
+        else client.submit(_reconstruct_task, path, keywords, pure=False).result()
+    )
+    store.write(VOLUME, volume, record=record)
+
+
+def _reconstruct_task(path: str, keywords: dict[str, Any]) -> xr.Dataset:
+    from .reconstruct import reconstruct_resire
+
+    return reconstruct_resire(open_dataset(path, TILTS).load(), **keywords)
+
+
+def _scan(store: Store, keywords: dict[str, Any], _: Record) -> Summary:
+    """Local volumes, one task each, stitched; goes on where a killed run stopped."""
+    from .reconstruct import reconstruct_scan
+
+    return reconstruct_scan(store, **keywords)
+
+
+def _trace(store: Store, keywords: dict[str, Any], record: Record) -> None:
+    """Peaks of the volume that are atoms."""
+    from .trace import trace_atoms
+
+    store.write(ATOMS, trace_atoms(store.read(VOLUME), **keywords), record=record)
+
+
+STAGES: dict[str, Callable[[Store, dict[str, Any], Record], Summary | None]] = {
+    "import": _import,
+    "reconstruct": _reconstruct,
+    "scan": _scan,
+    "trace": _trace,
+}
+
+
+# -- the commands ------------------------------------------------------------------------------------
+
+
+def import_series(
+    files: str | Path | Sequence[str | Path], output: str | Path, *, overwrite: bool = False, **options: Any
+) -> Summary:
+    """Computes: a store from the files of an aligned tilt series.
+
+    Parameters
+    ----------
+    files : str, Path or sequence of them
+        HDF5, MAT, MRC, TIFF, NPY or NPZ.
+    output : str or Path
+        The store to make.
+    overwrite : bool, default False
+        Replace a store that is there.
+    **options
+        Keywords of `aetdist.tilt_series.import_tilt_series`.
+
+    Returns
+    -------
+    dict
+        ``n_tilts``, ``pixel_size`` (Angstrom), ``tilt_range`` (degrees), ``seconds``, ``peak_memory_bytes`` ...
+    """
+    keywords = _import_keywords(files, options)
+    with accounted() as summary, Store.create(output, overwrite=overwrite) as store:
+        summary |= _do(store, "import", keywords, import_record(keywords))
+    return summary
+
+
+def reconstruct(path: str | Path, **keywords: Any) -> Summary:
+    """Computes: the volume in one piece, by `aetdist.reconstruct.reconstruct_resire` and its keywords.
+
+    Returns
+    -------
+    dict
+        ``r_factor_mean`` (eq. 4 over measured pixels, mean over tilts), ``state`` ("computed" or "current") ...
+    """
+    return _stage("reconstruct", path, keywords)
+
+
+def scan(path: str | Path, **keywords: Any) -> Summary:
+    """Computes: the volume of a film from local volumes, by `aetdist.reconstruct.reconstruct_scan` and its keywords.
+
+    Returns
+    -------
+    dict
+        ``r_factor_mean`` (eq. 4 over measured pixels, mean over tilts), ``state`` ("computed" or "current") ...
+    """
+    return _stage("scan", path, keywords)
+
+
+def trace(path: str | Path, **keywords: Any) -> Summary:
+    """Computes: the atoms in the volume, by `aetdist.trace.trace_atoms` and its keywords.
+
+    Returns
+    -------
+    dict
+        ``n_atoms``, ``state`` ("computed" or "current") ...
+    """
+    return _stage("trace", path, keywords)
+
+
+def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | Path | None = None) -> Summary:
+    """Computes: files for other programs; one that is there is replaced.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store.
+    atoms : str or Path, optional
+        Extended XYZ file to write the atoms to, in Angstrom.
+    volume : str or Path, optional
+        MRC file to write the volume to; its origin is the position of the first voxel in Angstrom.
+
+    Raises
+    ------
+    InputError
+        If neither is asked for.
+    StoreError
+        If the store does not hold what is asked for.
+    """
+    if atoms is None and volume is None:
+        raise InputError("Nothing to export came; name a file for atoms, for volume, or for both.")
+    with accounted() as summary, Store.open(path) as store:
+        for group, file in ((ATOMS, atoms), (VOLUME, volume)):
+            if file is not None:
+                write_file(store, group, Path(file))
+                summary[group] = str(file)
+    return summary
+
+
+def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:
+    """Computes: the stages of an experiment file that are not current, in order.
+
+    Parameters
+    ----------
+    experiment_toml : str or Path
+        See `aetdist.experiment.read_experiment`; `default_config` writes one.
+    dry_run : bool, default False
+        Only say what would be computed; nothing is written.
+
+    Returns
+    -------
+    dict
+        ``stages``: for each one "computed" or "current" ("to compute" in a dry run); and what the stages say.
+    """
+    experiment = read_experiment(experiment_toml)
+    with accounted() as summary:
+        summary |= {"store": str(experiment.store), "stages": {}}
+        states = summary["stages"]
+        has_store = bool(attributes_of(experiment.store)) and bool(Store.open(experiment.store).groups())
+        if dry_run:
+            found = Store.open(experiment.store) if has_store or "import" not in experiment.stages else None
+            records = expected_records(experiment, found)
+            for name, keywords in experiment.stages.items():
+                fresh = found is not None and _is_current(found, name, keywords, records)
+                states[name] = "current" if fresh else "to compute"
+            return summary
+        first_time = "import" in experiment.stages and not has_store
+        with Store.create(experiment.store) if first_time else Store.open(experiment.store, "a") as store:
+            records = expected_records(experiment, store)
+            for name, keywords in experiment.stages.items():
+                if name == "export":
+                    states[name] = export_stale(store, keywords, records)
+                    continue
+                summary |= _do(store, name, keywords, records[WRITES[name]])
+                states[name] = summary.pop("state")
+    return summary
+
+
+def simulate(
+    atoms_file: str | Path,
+    output: str | Path,
+    *,
+    angles: str | Path | np.ndarray,
+    overwrite: bool = False,
+    **keywords: Any,
+) -> Summary:
+    """Computes: a store with the tilt series that atoms would give, and the atoms as ``truth``.
+
+    Parameters
+    ----------
+    atoms_file : str or Path
+        Whatever `aetdist.io.read_atoms` reads, in Angstrom.
+    output : str or Path
+        The store to make.
+    angles : str, Path or ndarray of shape (tilt, 3) or (tilt,)
+        Angles in degrees, or the file they stand in.
+    overwrite : bool, default False
+        Replace a store that is there.
+    **keywords
+        Keywords of `aetdist.simulate.simulate_tilt_series`.
+    """
+    from .simulate import simulate_tilt_series
+
+    keywords = checked_keywords("simulate", keywords)
+    with accounted() as summary:
+        atoms = read_atoms(atoms_file)
+        table = _angles(angles)
+        series = simulate_tilt_series(atoms, table, **keywords)
+        source = Record("read", {str(name): variable for name, variable in atoms.variables.items()})
+        record = Record("simulate", {"angles": table, **keywords}, {"truth": source.digest}, keywords["seed"])
+        with Store.create(output, overwrite=overwrite) as store:
+            store.write("truth", atoms, record=source)
+            store.write(TILTS, series, record=record, chunks={"tilt": 1})
+            summary |= {"store": str(output), "n_atoms": atoms.sizes["atom"], **describe_stage(store, "import")}
+    return summary
+
+
+def project(
+    volume: str | Path,
+    output: str | Path,
+    *,
+    angles: str | Path | np.ndarray,
+    pixel_size: float | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Computes: a store with the projections of a volume.
+
+    Parameters
+    ----------
+    volume : str or Path
+        A store (its group ``volume``), or an MRC or NPY file of shape (z, y, x).
+    output : str or Path
+        The store to make; the projections are its aligned tilt series.
+    angles : str, Path or ndarray of shape (tilt, 3) or (tilt,)
+        Euler angles or single tilts about y in degrees, or the file they stand in.
+    pixel_size : float, optional
+        Edge of a voxel in Angstrom; needed for NPY, otherwise the file says it.
+    overwrite : bool, default False
+        Replace a store that is there.
+    """
+    from .geometry import euler_from_tilts, grid_step, matrices_from_euler
+    from .projections import project_volume
+    from .schema import EULER, TILT_SERIES, with_units
+
+    with accounted() as summary:
+        table = _angles(angles)
+        euler = euler_from_tilts(table) if table.ndim == 1 else table
+        density, inputs = _volume(Path(volume), pixel_size)
+        size = grid_step(density["x"].values)
+        images = project_volume(density, euler)
+        series = xr.Dataset(
+            {
+                "images": images,
+                "mask": xr.ones_like(images, dtype=bool),
+                "angles": (("tilt", "euler"), euler),
+                "matrices": (("tilt", "row", "column"), matrices_from_euler(euler)),
+                "pixel_size": ((), size),
+            },
+            {"euler": list(EULER), "tilt": np.arange(len(euler))},
+            {"source": f"projections of {Path(volume).name}"},
+        )
+        with Store.create(output, overwrite=overwrite) as store:
+            record = Record("project", {"angles": euler, "pixel_size": size}, inputs)
+            store.write(TILTS, with_units(series, TILT_SERIES), record=record, chunks={"tilt": 1})
+            summary |= {"store": str(output), **describe_stage(store, "import")}
+    return summary
+
+
+def info(path: str | Path) -> Summary:
+    """Say what a store holds, what made it, whether it is complete and still belongs together.
+
+    Returns
+    -------
+    dict
+        ``groups`` (see `aetdist.io.describe_groups`), pixel size (Angstrom), range of tilts (degrees) and
+        the attributes of the acquisition.
+    """
+    with accounted() as summary, Store.open(path) as store:
+        root = {name: value for name, value in attributes_of(store.path).items() if name.startswith("aetdist_")}
+        summary |= {"store": str(store.path), **root, "groups": describe_groups(store)}
+        if TILTS in store.groups():
+            summary |= describe_stage(store, "import") | store.read(TILTS).attrs
+    return summary
+
+
+# -- what is stale -----------------------------------------------------------------------------------
+
+
+def _stage(name: str, path: str | Path, keywords: Mapping[str, Any]) -> Summary:
+    """One stage on its own, whatever it reads being there."""
+    checked = checked_keywords(name, keywords)
+    with accounted() as summary, Store.open(path, "a") as store:
+        source = READS[name]
+        summary |= _do(store, name, checked, stage_record(name, checked, {source: store.digest(source)}))
+    return summary
+
+
+def _do(store: Store, name: str, keywords: dict[str, Any], record: Record) -> Summary:
+    """Compute and write a stage unless the store holds just that; its summary, with ``state``."""
+    group = WRITES[name]
+    if store.holds(group, record):
+        said = store.notes(group).get("summary", {})
+        said = {key: 0 if key.endswith("_computed") else value for key, value in said.items()}
+        return {**describe_stage(store, name), **said, "state": "current"}
+    log.info("%s: computing %s", name, group)
+    with store_errors(store.path):
+        said = STAGES[name](store, keywords, record) or {}
+    store.note(group, request=record.digest, summary=said)
+    return {**describe_stage(store, name), **said, "state": "computed"}
+
+
+def _is_current(store: Store, name: str, keywords: Mapping[str, Any], records: Mapping[str, Record]) -> bool:
+    if name == "export":
+        return not stale_files(store, keywords, records)
+    return store.holds(WRITES[name], records[WRITES[name]])
+
+
+def _import_keywords(files: str | Path | Sequence[str | Path], options: Mapping[str, Any]) -> dict[str, Any]:
+    several = [files] if isinstance(files, (str, Path)) else list(files)
+    return {"files": several, **checked_keywords("import", options)}
+
+
+# -- files in, summaries out -------------------------------------------------------------------------
+
+
+def _angles(angles: str | Path | np.ndarray) -> np.ndarray:
+    return read_table(angles) if isinstance(angles, (str, Path)) else np.asarray(angles, dtype=np.float64)
+
+
+def _volume(path: Path, pixel_size: float | None) -> tuple[xr.DataArray, dict[str, str]]:
+    """Density to project, and digests of what it was read from."""
+    if path.is_dir():
+        store = Store.open(path)
+        return store.read(VOLUME)["density"], {VOLUME: store.digest(VOLUME)}
+    density = read_volume(path, pixel_size=pixel_size)["density"]
+    return density, {path.name: digest_of_file(path)}
