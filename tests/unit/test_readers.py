@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 import tracemalloc
 
 import h5py
@@ -381,6 +382,41 @@ def test_readers__mat5_numbers_stored_small(tmp_path, compressed):
     np.testing.assert_array_equal(open_stack(tmp_path / "s.mat", "two").read(0), [[1, 2], [3, 4]])
     np.testing.assert_array_equal(read_table(tmp_path / "s.mat", "wide"), values["wide"])
     np.testing.assert_array_equal(read_table(tmp_path / "s.mat", "one"), [5.0])
+
+
+def test_readers__mat5_that_compresses_well(tmp_path):
+    stack = np.zeros((9, 200, 300))  # the unpacker then holds more output than was asked for
+    stack[8, -1, -1] = 1.0
+    path, dataset = written(tmp_path, "mat5-compressed", stack)
+    source = open_stack(path, dataset)
+    for tilt in range(9):
+        np.testing.assert_array_equal(source.read(tilt), stack[tilt])
+
+
+def test_readers__mat5_of_a_big_endian_machine(tmp_path):
+    stack = np.arange(24, dtype=">i2").reshape(2, 3, 4)
+
+    def element(code, data):
+        return struct.pack(">II", code, len(data)) + data + bytes(-len(data) % 8)
+
+    matrix = (
+        element(6, struct.pack(">II", 6, 0))  # class double, here stored as int16
+        + element(5, struct.pack(">iii", 3, 4, 2))
+        + struct.pack(">HH4s", 3, 1, b"abc")  # a small element: its bytes lie in the tag
+        + element(3, stack.transpose(1, 2, 0).tobytes(order="F"))
+    )
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(">H", 0x0100) + b"MI"
+    (tmp_path / "be.mat").write_bytes(header + element(14, matrix))
+    assert scipy.io.loadmat(tmp_path / "be.mat")["abc"].shape == (3, 4, 2)
+    source = open_stack(tmp_path / "be.mat", "abc")
+    assert (source.shape, source.dtype) == ((2, 3, 4), "f8")
+    np.testing.assert_array_equal(source.read(1), stack[1])
+
+
+def test_readers__npz_in_fortran_order_is_refused(tmp_path, stack):
+    np.savez(tmp_path / "f.npz", images=np.asfortranarray(stack))
+    with pytest.raises(InputError, match=r"Fortran order.*save it in C order"):
+        open_stack(tmp_path / "f.npz", "images")
 
 
 def test_readers__mat5_compressed_is_read_once_in_rising_order(tmp_path, monkeypatch):
