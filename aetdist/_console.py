@@ -70,7 +70,6 @@ class Program(click.Group):
             _say(f"error: {message}")
             sys.exit(code)
 
-
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a signal leaves as an exception that click does not handle itself."""
         try:
@@ -93,10 +92,8 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, AetdistError):
         return text, 2
     if type(error).__name__ == "KilledWorker":
-        return (
-            f"{text} If that was for want of memory, give each worker more with --memory-limit or use fewer with --workers.",
-            1,
-        )
+        advice = "If it ran out of memory, give each worker more with --memory-limit, or use fewer with --workers."
+        return f"{text} {advice}", 1
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror, 1
     if isinstance(error, MemoryError):
@@ -320,7 +317,11 @@ class _Lines:
         finished = total is not None and done >= total
         if finished or now - self.last.get(label, -math.inf) >= self.every:
             self.last[label] = now
-            print(f"{time.strftime('%H:%M:%S')} {label} {done}/{'?' if total is None else total}", file=sys.stderr, flush=True)
+            print(
+                f"{time.strftime('%H:%M:%S')} {label} {done}/{'?' if total is None else total}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 class _Bars:
@@ -343,7 +344,9 @@ class _Bars:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self.progress = Progress(*columns, console=Console(stderr=True), redirect_stdout=False, redirect_stderr=True)
+            self.progress = Progress(
+                *columns, console=Console(stderr=True), redirect_stdout=False, redirect_stderr=True
+            )
             self.progress.start()
         if label not in self.tasks:
             self.tasks[label] = self.progress.add_task(label, total=total)

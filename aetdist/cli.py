@@ -128,7 +128,9 @@ STORE = click.argument("store", type=FOLDER)
 @click.argument("files", nargs=-1, required=True, type=FOLDER)
 @click.option("-o", "--output", required=True, type=FOLDER, help="The store to make, such as run.zarr.")
 @click.option("--images", metavar="DATASET", help="Dataset of the images inside the file.")
-@click.option("--angles", metavar="DATASET|FILE", help="Dataset, or CSV/TXT/.tlt/.rawtlt file, of the angles in degrees.")
+@click.option(
+    "--angles", metavar="DATASET|FILE", help="Dataset, or CSV/TXT/.tlt/.rawtlt file, of the angles in degrees."
+)
 @click.option("--mask", metavar="DATASET|nan", help="Dataset of measured pixels; nan: NaN pixels are not measured.")
 @click.option("--x-pixels", metavar="DATASET", help="Pixel coordinates along x from the rotation's origin.")
 @click.option("--y-pixels", metavar="DATASET", help="Pixel coordinates along y from the rotation's origin.")

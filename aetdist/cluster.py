@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import re
@@ -115,7 +114,9 @@ def _memory(limit: str | int | None) -> int | None:
     except ValueError:
         memory = 0
     if memory < 100_000_000:
-        raise InputError(f"A memory limit of {limit!r} came; needed is the memory of one worker such as '4GB' (at least 100 MB).")
+        raise InputError(
+            f"A memory limit of {limit!r} came; needed is the memory of one worker such as '4GB' (at least 100 MB)."
+        )
     return memory
 
 
@@ -141,7 +142,7 @@ def _local(workers: int | None, memory: int | None) -> Iterator[Client]:
                 threads_per_worker=1,
                 memory_limit=memory or _share(workers or CPU_COUNT),
                 host="127.0.0.1",
-                dashboard_address="127.0.0.1:0" if importlib.util.find_spec("bokeh") else None,
+                dashboard_address="127.0.0.1:0",
                 env=thread_environment(1),
                 preload=__name__,
                 silence_logs=logging.WARNING,

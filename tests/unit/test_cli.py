@@ -201,7 +201,13 @@ def test_json__one_object_and_nothing_else(pipeline):
 
 
 def test_summary__lines_with_units(pipeline):
-    pipeline.answer = {"n_atoms": 1842, "rms": 0.2301, "shape": [3, 4, 5], "part": {"recall": 0.5}, "rms_x": float("nan")}
+    pipeline.answer = {
+        "n_atoms": 1842,
+        "rms": 0.2301,
+        "shape": [3, 4, 5],
+        "part": {"recall": 0.5},
+        "rms_x": float("nan"),
+    }
     lines = invoke("info", "run.zarr").stdout.splitlines()
     assert lines[0].split() == ["atoms", "1842"]
     assert lines[1].split() == ["rms", "deviation", "0.2301", "Å"]

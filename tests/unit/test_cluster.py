@@ -49,8 +49,9 @@ def test_connect__address_and_scheduler_file(local, tmp_path):
 
 
 def test_connect__too_few_workers(local):
-    with pytest.raises(InputError, match="2 workers after 0.5 s; needed are 3"), cluster.connect(
-        local.scheduler.address, workers=3, timeout=0.5
+    with (
+        pytest.raises(InputError, match=r"2 workers after 0\.5 s; needed are 3"),
+        cluster.connect(local.scheduler.address, workers=3, timeout=0.5),
     ):
         pass
 
@@ -59,7 +60,10 @@ def test_connect__nobody_answers():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-        with pytest.raises(InputError, match="No Dask scheduler answers") as caught, cluster.connect(address, timeout=0.5):
+        with (
+            pytest.raises(InputError, match="No Dask scheduler answers") as caught,
+            cluster.connect(address, timeout=0.5),
+        ):
             pass
     assert "\n" not in str(caught.value)
     # Nothing is left behind: Dask still computes where it did before.

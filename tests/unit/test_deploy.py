@@ -25,7 +25,7 @@ def profile(tmp_path, monkeypatch):
 
 def test_slurm__job_script(profile, tmp_path):
     options = cluster.batch_options("slurm", threads=1)
-    loopback = {"scheduler_options": {"host": "127.0.0.1", "dashboard_address": None}}
+    loopback = {"scheduler_options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     with dask_jobqueue.SLURMCluster(**options, **loopback, queue="long") as slurm:
         script = slurm.job_script()
     lines = script.splitlines()
@@ -57,7 +57,11 @@ def test_slurm__connect_keeps_the_workers_asked_for(profile, monkeypatch):
         def __init__(self, **options):
             seen["options"] = options
             super().__init__(
-                n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit="1GiB"
+                n_workers=1,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                memory_limit="1GiB",
             )
 
         def adapt(self, **bounds):
@@ -74,6 +78,8 @@ def test_thread_environment__threads_of_the_worker():
     assert cluster.thread_environment(4)["NUMBA_NUM_THREADS"] == "4"
 
 
-@pytest.mark.parametrize("file", sorted(path.relative_to(DEPLOY).as_posix() for path in DEPLOY.rglob("*") if path.is_file()))
+@pytest.mark.parametrize(
+    "file", sorted(path.relative_to(DEPLOY).as_posix() for path in DEPLOY.rglob("*") if path.is_file())
+)
 def test_deploy__every_file_is_named_in_the_readme(file):
     assert file == "README.md" or file in (DEPLOY / "README.md").read_text()

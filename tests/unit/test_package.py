@@ -50,7 +50,9 @@ def test_importlinter__every_module_has_its_layer():
     layers = next(c for c in PROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
     assert layers["exhaustive"]
     named = set(re.findall(r"\w+", " ".join(layers["layers"])))
-    there = {path.stem for path in (ROOT / "aetdist").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    there = {
+        path.stem for path in (ROOT / "aetdist").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert there - {"__init__"} <= named
 
 
