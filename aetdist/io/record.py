@@ -51,7 +51,7 @@ class Record:
     inputs: dict[str, str] = field(default_factory=dict)
     seed: int | None = None
     version: str = field(default_factory=installed_version)
-    created: str = field(default_factory=_now)
+    created: str = field(default_factory=_now, compare=False)
 
     def __post_init__(self) -> None:
         """Turn the parameters into what JSON keeps, so that a record read back equals the one written."""

@@ -363,7 +363,7 @@ def test_store__notes_go_with_their_group(tmp_path: Path) -> None:
         xr.testing.assert_identical(store.read("volume").compute(), volume().compute())
         store.write("volume", volume(), record=RECORD)
         assert store.notes("volume") == store.notes("absent") == {}
-        with pytest.raises(StoreError, match="no complete 'atoms'"):
+        with pytest.raises(StoreError, match="holds no 'atoms'"):
             store.note("atoms", summary={})
 
 
