@@ -102,9 +102,8 @@ def write_region(path: str | Path, group: str, variable: str, region: tuple[slic
     """
     with store_errors(path):
         # A chunk of zeros is written too, so that a chunk that is not there was never written.
-        target = zarr.open_array(
-            store=str(path), path=f"{group}/{variable}", mode="r+", config={"write_empty_chunks": True}
-        )
+        target = zarr.open_array(store=str(path), path=f"{group}/{variable}", mode="r+")
+        target = target.with_config({"write_empty_chunks": True})  # open_array leaves its config argument out
         unit = target.shards or target.chunks
         if len(region) != target.ndim:
             raise StoreError(f"{group}/{variable} has {target.ndim} dimensions; the region has {len(region)}.")

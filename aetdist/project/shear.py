@@ -157,9 +157,9 @@ def _deblurring_taps(shift: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
     The mean over the planes of linear interpolation at fraction f has the response
     (1 - f) cos(f w) + f cos((1 - f) w), that of the warp's cubic B-spline
-    sum_j B(j - f) cos((j - f) w), j = -1..2 (their odd parts average out). The filter is the
-    least-squares inverse of their product, weighted with the spectrum of a small atom, so that
-    noise beyond the atoms' content is not blown up.
+    sum_j B(j - f) cos((j - f) w), j = -1..2 (their odd parts average out). The filter brings the
+    product of both nearest to 1 in the least-squares sense, weighted with the spectrum of a small
+    atom, so that noise beyond the atoms' content is not blown up.
     """
     w = np.linspace(0, np.pi, 129)[1:]
     f = (shift - np.floor(shift))[:, None]
@@ -167,10 +167,10 @@ def _deblurring_taps(shift: np.ndarray, positions: np.ndarray) -> np.ndarray:
     # 64 fractions stand for all of them: quantiles
     f = np.quantile(positions - np.floor(positions), (np.arange(64) + 0.5) / 64)[:, None]
     spline = sum(weight * np.cos((j - f) * w) for j, weight in zip((-1, 0, 1, 2), _cubic_weights(f), strict=True))
-    target = 1.0 / (shear * np.mean(spline, axis=0))
+    response = shear * np.mean(spline, axis=0)
     basis = 2.0 * (np.cos(np.outer(w, np.arange(1, _HALF_WIDTH + 1))) - 1.0)
     weight = np.exp(-0.5 * (_ATOM_SIGMA * w) ** 2)
-    g, *_ = np.linalg.lstsq(basis * weight[:, None], (target - 1.0) * weight, rcond=None)
+    g, *_ = np.linalg.lstsq(basis * (weight * response)[:, None], (1.0 - response) * weight, rcond=None)
     return np.concatenate([[1.0 - 2.0 * g.sum()], g]).astype(np.float32)
 
 

@@ -1,0 +1,167 @@
+"""The coarse film: the whole field at low resolution, and from it height, thickness, and starting volumes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy import ndimage
+
+from ..geometry import ParallelGeometry
+from ..io import open_dataset
+from ..project import ParallelProjector
+from .grid import Field
+from .solvers import largest_eigenvalue, solve
+
+_IN_PLANE_SIGMA = 5.0  # Angstrom; the maps' resolution: smooths over atoms, follows islands
+_THRESHOLD = 0.5  # of a column's own level: where the film's surface is
+
+
+@dataclass(frozen=True)
+class CoarseFilm:
+    """The grid of a coarse volume: `factor` fine voxels along each edge.
+
+    ``start`` is the fine coordinate (z, y, x) of the middle of its first voxel.
+    """
+
+    factor: int
+    start: tuple[float, float, float]
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, first: tuple[int, int, int], shape: tuple[int, int, int], factor: int) -> CoarseFilm:
+        """The grid that covers fine voxels `first`..`first` + `shape` - 1 with blocks of `factor`^3."""
+        start = tuple(f + (factor - 1) / 2 for f in first)
+        return cls(factor, start, tuple(-(-n // factor) for n in shape))  # type: ignore[arg-type]
+
+
+def binned_series(path: str, group: str, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images averaged over factor x factor measured pixels, and where at least half of them were measured.
+
+    Reads one tilt at a time. Returns float32 and bool (tilt, ceil(y / factor), ceil(x / factor)).
+    """
+    series = open_dataset(path, group)
+    n_tilts, ny, nx = series["images"].shape
+    shape = (n_tilts, -(-ny // factor), -(-nx // factor))
+    images, mask = np.zeros(shape, np.float32), np.zeros(shape, bool)
+    padding = [(0, m * factor - n) for m, n in zip(shape[1:], (ny, nx), strict=True)]
+    for t in range(n_tilts):
+        seen = np.pad(series["mask"][t].values, padding)
+        values = np.pad(series["images"][t].values.astype(np.float64), padding)
+        blocks = (shape[1], factor, shape[2], factor)
+        count = seen.reshape(blocks).sum(axis=(1, 3))
+        total = np.where(seen, values, 0.0).reshape(blocks).sum(axis=(1, 3))
+        mask[t] = 2 * count >= factor * factor
+        images[t] = np.where(mask[t], total / np.maximum(count, 1), 0.0)
+    return images, mask
+
+
+def reconstruct_coarse(path: str, group: str, field: Field, coarse: CoarseFilm, iterations: int) -> np.ndarray:
+    """The whole field at low resolution, (z, y, x) float32, in intensity per FINE voxel.
+
+    Projections sum in steps of a voxel, so that a volume on voxels of s fine ones has s times the
+    density; it is divided out.
+    """
+    s = coarse.factor
+    images, mask = binned_series(path, group, s)
+    start = (np.asarray(field.detector_start) + (s - 1) / 2) / s
+    geometry = ParallelGeometry(
+        field.matrices,
+        coarse.shape,
+        tuple(v / s for v in coarse.start),  # type: ignore[arg-type]
+        images.shape[1:],  # type: ignore[arg-type]
+        np.tile(start, (len(field.matrices), 1)),
+    )
+    solution = solve(
+        ParallelProjector(geometry),
+        images,
+        mask,
+        solver="fista",
+        iterations=iterations,
+        step=1.0 / largest_eigenvalue(geometry),
+    )
+    return solution.volume / np.float32(s)
+
+
+def height_and_thickness(density: np.ndarray, z: np.ndarray, voxel: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where the film lies in every column of a coarse volume.
+
+    Parameters
+    ----------
+    density : ndarray, shape (z, y, x)
+    z : ndarray, shape (z,), float64
+        Heights of the voxels in Angstrom.
+    voxel : float
+        Edge of a voxel in Angstrom.
+
+    Returns
+    -------
+    height, thickness : ndarray, shape (y, x), float64
+        Middle between the two surfaces, and their distance, in Angstrom; NaN and 0 where there is
+        no matter. A surface is where the smoothed density crosses half of the column's own level
+        (the 75th percentile of what is above half of its maximum).
+    """
+    smooth = ndimage.gaussian_filter(
+        np.asarray(density, dtype=np.float32), np.array([2.0, _IN_PLANE_SIGMA, _IN_PLANE_SIGMA]) / voxel, mode="nearest"
+    )
+    peak = smooth.max(axis=0)
+    inside = np.where(smooth >= 0.5 * peak, smooth, np.nan)  # never empty: the peak itself
+    level = np.nanpercentile(inside, 75, axis=0)
+    matter = peak > 0.25 * np.percentile(peak, 90)
+    above = smooth > _THRESHOLD * level
+    bottom = _crossing(smooth, _THRESHOLD * level, above.argmax(axis=0), z, -1)
+    top = _crossing(smooth, _THRESHOLD * level, len(z) - 1 - above[::-1].argmax(axis=0), z, +1)
+    height = np.where(matter, 0.5 * (bottom + top), np.nan)
+    return height, np.where(matter, top - bottom, 0.0)
+
+
+def _crossing(profile: np.ndarray, level: np.ndarray, index: np.ndarray, z: np.ndarray, side: int) -> np.ndarray:
+    """Height where the profile falls to `level` between voxel `index` and its neighbour at `side`."""
+    step = z[1] - z[0] if len(z) > 1 else 1.0
+    neighbour = index + side
+    inside = np.take_along_axis(profile, index[None], axis=0)[0]
+    clipped = np.clip(neighbour, 0, len(z) - 1)
+    outside = np.where(clipped == neighbour, np.take_along_axis(profile, clipped[None], axis=0)[0], 0.0)
+    fraction = np.clip((inside - level) / np.maximum(inside - outside, 1e-12), 0.0, 1.0)
+    return z[index] + side * fraction * step
+
+
+def start_volume(
+    coarse_density: np.ndarray, coarse: CoarseFilm, first: tuple[int, int, int], shape: tuple[int, int, int]
+) -> np.ndarray:
+    """A coarse volume on a fine grid by linear interpolation (nearest beyond its border), (z, y, x) float32.
+
+    `coarse_density` may be any lazily indexed array; only what is needed is read.
+    """
+    parts, weights = [], []
+    for axis in range(3):
+        position = (np.arange(first[axis], first[axis] + shape[axis]) - coarse.start[axis]) / coarse.factor
+        position = np.clip(position, 0, coarse.shape[axis] - 1)
+        low = np.minimum(np.floor(position).astype(int), max(0, coarse.shape[axis] - 2))
+        parts.append(low)
+        weights.append((position - low).astype(np.float32))
+    window = tuple(slice(int(p.min()), int(p.max()) + 2) for p in parts)
+    array = np.asarray(coarse_density[window], dtype=np.float32)
+    for axis in (0, 1, 2):
+        low = parts[axis] - window[axis].start
+        high = np.minimum(low + 1, array.shape[axis] - 1)
+        f = weights[axis].reshape([-1 if a == axis else 1 for a in range(3)])
+        array = np.take(array, low, axis=axis) * (1 - f) + np.take(array, high, axis=axis) * f
+    return array
+
+
+def coarse_dataset(density: np.ndarray, coarse: CoarseFilm, size: float) -> xr.Dataset:
+    """A coarse volume with its coordinates (Angstrom), height and thickness maps."""
+    axes = [
+        (s + coarse.factor * np.arange(n)) * size for s, n in zip(coarse.start, coarse.shape, strict=True)
+    ]
+    height, thickness = height_and_thickness(density, axes[0], coarse.factor * size)
+    return xr.Dataset(
+        {
+            "density": (("z", "y", "x"), density),
+            "height": (("y", "x"), height),
+            "thickness": (("y", "x"), thickness),
+        },
+        coords={name: (name, axis, {"units": "angstrom"}) for name, axis in zip("zyx", axes, strict=True)},
+    )

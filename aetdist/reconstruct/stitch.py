@@ -1,0 +1,128 @@
+"""Blend local volumes into the film: every chunk of the film gathers the windows that touch it."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import dask
+import numpy as np
+
+from ..blocks.angles import project_blocks
+from ..io import open_dataset, write_region
+from .film import start_volume
+from .grid import Field
+from .windows import ScanPlan
+
+#: Sums over pairs of windows where both weigh something: n, |a-b|, (|a|+|b|)/2, a, b, aa, bb, ab (a, b symmetrised).
+N_SUMS = 8
+
+
+def stitch_chunk(columns: tuple[slice, slice], path: str, plan: ScanPlan, groups: tuple[str, str, str]) -> np.ndarray:
+    """Blend one chunk of the film and write it.
+
+    Parameters
+    ----------
+    columns : tuple of slice
+        Rows and columns (y, x) of the film volume; all heights.
+    path : str
+        The store.
+    plan : ScanPlan
+    groups : tuple of str
+        Groups of the coarse film, of the windows and of the film.
+
+    Returns
+    -------
+    ndarray, shape (8,), float64
+        Sums from which `agreement` gets how well overlapping windows agree.
+
+    Notes
+    -----
+    film = sum_i w_i V_i + (1 - sum_i w_i) V_coarse: the coarse film fills the margin outside the field.
+    """
+    rows, cols = columns
+    nz = plan.shape[0]
+    shape = (nz, rows.stop - rows.start, cols.stop - cols.start)
+    y = np.arange(rows.start, rows.stop) + plan.first[1]
+    x = np.arange(cols.start, cols.stop) + plan.first[2]
+    coarse_group, window_group, film_group = groups
+    blocks = open_dataset(path, window_group)["density"]
+    film = np.zeros(shape, np.float32)
+    total = np.zeros(shape[1:], np.float32)
+    gathered = []
+    for window in plan.touching(rows, cols):
+        values, weight = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
+        low = [max(a, f) for a, f in zip((y[0], x[0]), window.kept_first, strict=True)]
+        high = [
+            min(b + 1, f + n) for b, f, n in zip((y[-1], x[-1]), window.kept_first, window.kept_shape, strict=True)
+        ]
+        here = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, (y[0], x[0]), strict=True))
+        there = tuple(slice(a - f, b - f) for a, b, f in zip(low, high, window.kept_first, strict=True))
+        values[:, here[0], here[1]] = blocks[window.index, :, there[0], there[1]].values
+        weight[here] = plan.weights(window, y[here[0]], x[here[1]])
+        film += weight * values
+        total += weight
+        gathered.append((values, weight > 0))
+    if total.min() < 1.0:
+        coarse = open_dataset(path, coarse_group)["density"].variable
+        film += np.maximum(1.0 - total, 0.0) * start_volume(
+            coarse, plan.coarse, (plan.first[0], int(y[0]), int(x[0])), shape
+        )
+    write_region(path, film_group, "density", (slice(0, nz), rows, cols), film)
+    disagreement, sums = _compare_pairs(gathered, shape)
+    write_region(path, film_group, "disagreement", (rows, cols), disagreement)
+    return sums
+
+
+def _compare_pairs(
+    gathered: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Map of the relative L1 difference (y, x), NaN where windows do not overlap, and the pooled sums."""
+    difference, level = np.zeros(shape[1:]), np.zeros(shape[1:])
+    sums = np.zeros(N_SUMS)
+    for (a, in_a), (b, in_b) in combinations(gathered, 2):
+        both = in_a & in_b
+        if not both.any():
+            continue
+        p, q = a[:, both].astype(np.float64), b[:, both].astype(np.float64)
+        l1, mean = np.abs(p - q).sum(axis=0), 0.5 * (np.abs(p) + np.abs(q)).sum(axis=0)
+        difference[both] += l1
+        level[both] += mean
+        single = 0.5 * (p.sum() + q.sum()), 0.5 * ((p * p).sum() + (q * q).sum())
+        sums += [p.size, l1.sum(), mean.sum(), single[0], single[0], single[1], single[1], (p * q).sum()]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(level > 0, difference / level, np.nan).astype(np.float32), sums
+
+
+def agreement(sums: np.ndarray) -> dict[str, float]:
+    """Relative L1 difference and correlation of overlapping windows, pooled over the voxels where they are blended."""
+    n, difference, level, a, b, aa, bb, ab = sums
+    if n == 0 or level == 0:
+        return {"disagreement_l1": float("nan"), "disagreement_correlation": float("nan")}
+    variance = np.sqrt((aa - a * a / n) * (bb - b * b / n))
+    return {
+        "disagreement_l1": float(difference / level),
+        "disagreement_correlation": float((ab - a * b / n) / variance) if variance > 0 else float("nan"),
+    }
+
+
+def film_r_factor(path: str, film_group: str, series_group: str, field: Field, first: tuple[int, int, int]) -> np.ndarray:
+    """Computes: eq. 4 of every tilt for the film's reprojection over the measured pixels, (tilt,) float64."""
+    density = open_dataset(path, film_group, chunks={})["density"].data
+    images = project_blocks(density, field.geometry(first, density.shape))
+    edges = np.concatenate([[0], np.cumsum(images.chunks[0])])
+    parts = [
+        _r_factor_of_tilts(block, path, series_group, int(a), int(b))
+        for block, a, b in zip(images.to_delayed().ravel(), edges[:-1], edges[1:], strict=True)
+    ]
+    return np.concatenate(dask.compute(*parts))
+
+
+@dask.delayed(pure=True)
+def _r_factor_of_tilts(calculated: np.ndarray, path: str, group: str, start: int, stop: int) -> np.ndarray:
+    from ..metrics import r_factor
+
+    series = open_dataset(path, group)
+    tilts = slice(start, stop)
+    return r_factor(calculated, series["images"][tilts].values, series["mask"][tilts].values)
+
+
