@@ -24,67 +24,64 @@ def _interior(shift, n_out, n_in):
     return max(0, -shift), min(n_out, n_in - 1 - shift)
 
 
-@njit(fastmath=True)
-def _add(out, start, stop, flat, a, b, w):
-    """out[i] += w[0] flat[a + i] + w[1] flat[a + i + 1] + w[2] flat[b + i] + w[3] flat[b + i + 1]."""
-    n = stop - start
-    if n <= 0:
-        return
-    target = out[start:stop]
-    a0, a1 = flat[a + start : a + stop], flat[a + start + 1 : a + stop + 1]
-    b0, b1 = flat[b + start : b + stop], flat[b + start + 1 : b + stop + 1]
-    w0, w1, w2, w3 = w
-    for i in range(n):
-        target[i] += w0 * a0[i] + w1 * a1[i] + w2 * b0[i] + w3 * b1[i]
+@njit(fastmath=True, inline="always")
+def _add(out, o, flat, a, b, start, stop, w):
+    """out[o + i] += w[0] flat[a + i] + w[1] flat[a + i + 1] + w[2] flat[b + i] + w[3] flat[b + i + 1].
+
+    Positions are unsigned and views are avoided: both cost more than the arithmetic of a short row.
+    """
+    if stop > start:
+        o, a, b, one = np.uint64(o + start), np.uint64(a + start), np.uint64(b + start), np.uint64(1)
+        w0, w1, w2, w3 = w
+        for i in range(np.uint64(stop - start)):
+            out[o + i] += (
+                w0 * flat[a + i] + w1 * flat[a + one + i] + w2 * flat[b + i] + w3 * flat[b + one + i]
+            )
 
 
-@njit(fastmath=True)
-def _add_edges(out, flat, a, b, shift, n_in, w):
+@njit(fastmath=True, inline="always")
+def _add_edges(out, o, n_out, flat, a, b, shift, n_in, w):
     """The two elements of `out` that have only one of their two neighbours along the row."""
     i = -1 - shift
-    if 0 <= i < out.size:
-        out[i] += w[1] * flat[a + i + 1] + w[3] * flat[b + i + 1]
+    if 0 <= i < n_out:
+        out[np.uint64(o + i)] += w[1] * flat[np.uint64(a + i + 1)] + w[3] * flat[np.uint64(b + i + 1)]
     i = n_in - 1 - shift
-    if 0 <= i < out.size:
-        out[i] += w[0] * flat[a + i] + w[2] * flat[b + i]
+    if 0 <= i < n_out:
+        out[np.uint64(o + i)] += w[0] * flat[np.uint64(a + i)] + w[2] * flat[np.uint64(b + i)]
 
 
 @njit(fastmath=True)
-def _add_one(out, flat, a, b, shift, n_in, w):
-    """Add one interpolated pair of rows; `a`, `b` are the flat positions that element 0 of `out` reads."""
-    start, stop = _interior(shift, out.size, n_in)
-    _add(out, start, stop, flat, a, b, w)
-    _add_edges(out, flat, a, b, shift, n_in, w)
+def _add_one(out, o, n_out, flat, a, b, shift, n_in, w):
+    """Add one interpolated pair of rows; `a`, `b` are the flat positions that element 0 of the row at `o` reads."""
+    start, stop = _interior(shift, n_out, n_in)
+    _add(out, o, flat, a, b, start, stop, w)
+    _add_edges(out, o, n_out, flat, a, b, shift, n_in, w)
 
 
 @njit(fastmath=True)
-def _add_two(out, flat, a, b, shift_a, n_a, w, c, d, shift_c, n_c, v):
-    """Add two interpolated pairs of rows, in one pass over `out` where both are present."""
-    lo_a, hi_a = _interior(shift_a, out.size, n_a)
-    lo_c, hi_c = _interior(shift_c, out.size, n_c)
+def _add_two(out, o, n_out, flat, a, b, shift_a, n_a, w, c, d, shift_c, n_c, v):
+    """Add two interpolated pairs of rows, in one pass over the row at `o` where both are present."""
+    lo_a, hi_a = _interior(shift_a, n_out, n_a)
+    lo_c, hi_c = _interior(shift_c, n_out, n_c)
     lo, hi = max(lo_a, lo_c), min(hi_a, hi_c)
-    n = hi - lo
-    if n <= 0:
-        _add_one(out, flat, a, b, shift_a, n_a, w)
-        _add_one(out, flat, c, d, shift_c, n_c, v)
-        return
-    target = out[lo:hi]
-    a0, a1 = flat[a + lo : a + hi], flat[a + lo + 1 : a + hi + 1]
-    b0, b1 = flat[b + lo : b + hi], flat[b + lo + 1 : b + hi + 1]
-    c0, c1 = flat[c + lo : c + hi], flat[c + lo + 1 : c + hi + 1]
-    d0, d1 = flat[d + lo : d + hi], flat[d + lo + 1 : d + hi + 1]
-    w0, w1, w2, w3 = w
-    v0, v1, v2, v3 = v
-    for i in range(n):
-        target[i] += (w0 * a0[i] + w1 * a1[i] + w2 * b0[i] + w3 * b1[i]) + (
-            v0 * c0[i] + v1 * c1[i] + v2 * d0[i] + v3 * d1[i]
-        )
-    _add(out, lo_a, lo, flat, a, b, w)
-    _add(out, hi, hi_a, flat, a, b, w)
-    _add(out, lo_c, lo, flat, c, d, v)
-    _add(out, hi, hi_c, flat, c, d, v)
-    _add_edges(out, flat, a, b, shift_a, n_a, w)
-    _add_edges(out, flat, c, d, shift_c, n_c, v)
+    if hi <= lo:
+        _add(out, o, flat, a, b, lo_a, hi_a, w)
+        _add(out, o, flat, c, d, lo_c, hi_c, v)
+    else:
+        w0, w1, w2, w3 = w
+        v0, v1, v2, v3 = v
+        one, p = np.uint64(1), np.uint64(o + lo)
+        a0, b0, c0, d0 = np.uint64(a + lo), np.uint64(b + lo), np.uint64(c + lo), np.uint64(d + lo)
+        for i in range(np.uint64(hi - lo)):
+            out[p + i] += (
+                w0 * flat[a0 + i] + w1 * flat[a0 + one + i] + w2 * flat[b0 + i] + w3 * flat[b0 + one + i]
+            ) + (v0 * flat[c0 + i] + v1 * flat[c0 + one + i] + v2 * flat[d0 + i] + v3 * flat[d0 + one + i])
+        _add(out, o, flat, a, b, lo_a, lo, w)
+        _add(out, o, flat, a, b, hi, hi_a, w)
+        _add(out, o, flat, c, d, lo_c, lo, v)
+        _add(out, o, flat, c, d, hi, hi_c, v)
+    _add_edges(out, o, n_out, flat, a, b, shift_a, n_a, w)
+    _add_edges(out, o, n_out, flat, c, d, shift_c, n_c, v)
 
 
 @njit(fastmath=True, inline="always")
@@ -138,7 +135,7 @@ def shear_forward(volume, layout, boxes, offsets, iy, fy, ix, fx, sheared, row_s
                 if i < 0 or i >= boxes[t, 2]:
                     continue
                 first = offsets[t] + i * boxes[t, 3]
-                out = sheared[first : first + boxes[t, 3]]
+                n_out = boxes[t, 3]
                 k = k0
                 stop = min(k0 + _BLOCK, n_planes)
                 while k < stop:
@@ -150,9 +147,9 @@ def shear_forward(volume, layout, boxes, offsets, iy, fy, ix, fx, sheared, row_s
                             k + 1, r, iy[t], fy[t], ix[t], fx[t], plane_stride, row_stride, n_rows, boxes[t, 1]
                         )
                         if used_a or used_c:
-                            _add_two(out, volume, a, b, shift_a, n_columns, w, c, d, shift_c, n_columns, v)
+                            _add_two(sheared, first, n_out, volume, a, b, shift_a, n_columns, w, c, d, shift_c, n_columns, v)
                     elif used_a:
-                        _add_one(out, volume, a, b, shift_a, n_columns, w)
+                        _add_one(sheared, first, n_out, volume, a, b, shift_a, n_columns, w)
                     k += 2
 
 
@@ -183,18 +180,17 @@ def shear_adjoint(sheared, layout, boxes, offsets, iy, fy, ix, fx, volume, row_s
             for t in range(0, n_tilts, 2):
                 for k in range(k0, min(k0 + _BLOCK, n_planes)):
                     first = k * plane_stride + y * row_stride
-                    out = volume[first : first + n_columns]
                     a, b, shift_a, n_a, w, used_a = _tilt_source(t, k, y, boxes, offsets, iy, fy, ix, fx)
                     if t + 1 < n_tilts:
                         c, d, shift_c, n_c, v, used_c = _tilt_source(t + 1, k, y, boxes, offsets, iy, fy, ix, fx)
                         if used_a and used_c:
-                            _add_two(out, sheared, a, b, shift_a, n_a, w, c, d, shift_c, n_c, v)
+                            _add_two(volume, first, n_columns, sheared, a, b, shift_a, n_a, w, c, d, shift_c, n_c, v)
                         elif used_a:
-                            _add_one(out, sheared, a, b, shift_a, n_a, w)
+                            _add_one(volume, first, n_columns, sheared, a, b, shift_a, n_a, w)
                         elif used_c:
-                            _add_one(out, sheared, c, d, shift_c, n_c, v)
+                            _add_one(volume, first, n_columns, sheared, c, d, shift_c, n_c, v)
                     elif used_a:
-                        _add_one(out, sheared, a, b, shift_a, n_a, w)
+                        _add_one(volume, first, n_columns, sheared, a, b, shift_a, n_a, w)
 
 
 @njit(fastmath=True)
