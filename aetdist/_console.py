@@ -186,7 +186,7 @@ LABELS = {
 
 def summary_lines(summary: Mapping[str, Any], indent: str = "") -> list[str]:
     """A summary as aligned lines with units, tables inside it indented."""
-    names = {key: LABELS.get(key, (key.replace("_", " "), ""))[0] for key in summary}
+    names = {key: _name(key) for key in summary}
     width = max((len(name) for name in names.values()), default=0)
     lines = []
     for key, value in summary.items():
@@ -198,7 +198,15 @@ def summary_lines(summary: Mapping[str, Any], indent: str = "") -> list[str]:
     return lines
 
 
+def _name(key: str) -> str:
+    if key in LABELS:
+        return LABELS[key][0]
+    return key if "/" in key else key.replace("_", " ")
+
+
 def _value(key: str, value: Any) -> str:
+    if value is None:
+        return "none"
     value = jsonable(value)
     unit = LABELS.get(key, ("", ""))[1]
     if key.endswith("_bytes") and isinstance(value, int):
@@ -210,7 +218,8 @@ def _value(key: str, value: Any) -> str:
     if isinstance(value, list):
         if len(value) > 8:
             return f"{len(value)} values"
-        return f"{', '.join(_value('', item) for item in value)} {unit}".rstrip()
+        between = " to " if key.endswith("_range") else ", "
+        return f"{between.join(_value('', item) for item in value)} {unit}".rstrip()
     if isinstance(value, float):
         value = f"{value:.1f}" if key == "seconds" else f"{value:.4g}"
     return f"{value} {unit}".rstrip()
