@@ -1,1 +1,27 @@
+"""Pictures and the report of an experiment."""
 
+from .charts import draw_deviations, draw_r_factors
+from .html import write_pictures, write_report
+from .pictures import (
+    draw_atoms,
+    draw_atoms_on_slice,
+    draw_disagreement,
+    draw_film_maps,
+    draw_reprojection,
+    draw_slices,
+)
+from .style import save_picture
+
+__all__ = [
+    "draw_atoms",
+    "draw_atoms_on_slice",
+    "draw_deviations",
+    "draw_disagreement",
+    "draw_film_maps",
+    "draw_r_factors",
+    "draw_reprojection",
+    "draw_slices",
+    "save_picture",
+    "write_pictures",
+    "write_report",
+]

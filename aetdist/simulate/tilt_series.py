@@ -147,7 +147,8 @@ def simulate_tilt_series(
         "simulation_field_center_A": center.tolist(),
     }
     if dose is not None:
-        attrs["dose_e_per_A2"] = float(dose)
+        attrs["simulation_dose_per_tilt_e_per_A2"] = float(dose)
+        attrs["dose_e_per_A2"] = float(dose) * n  # of the whole series, as for a measured one
     series = xr.Dataset(
         {
             "images": (("tilt", "y", "x"), images),

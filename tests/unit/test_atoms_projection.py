@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from aetdist.errors import InputError
-from aetdist.geometry import centred_coordinates, matrices_from_euler
+from aetdist.geometry import ParallelGeometry, centred_coordinates, matrices_from_euler
+from aetdist.project import ParallelProjector
 from aetdist.project.atoms import project_atoms, render_atoms
 
 PIXEL = 0.35
@@ -88,6 +89,19 @@ def test_render_atoms__equals_plain_reference_and_sums_to_the_projection():
     assert np.abs(volume - plain).max() < 2e-5 * plain.max()
     image = project_atoms(positions, np.zeros((1, 3)), heights=heights, sigmas=sigmas, x=x, y=y, pixel_size=PIXEL)[0]
     assert np.abs(volume.sum(axis=0) - image).max() < 3e-5 * image.max()
+
+
+def test_project_atoms__equals_the_voxel_projector_on_the_rendered_volume():
+    positions, heights, sigmas = cloud(40, 5.0)
+    angles = np.array([[0.0, 0.0, 0.0], [2.0, 37.0, -3.0], [-1.0, -68.0, 4.0]])
+    grid = centred_coordinates(53, PIXEL)
+    options = {"heights": heights, "sigmas": sigmas, "pixel_size": PIXEL}
+    volume = render_atoms(positions, x=grid, y=grid, z=grid, **options)
+    geometry = ParallelGeometry.centred(matrices_from_euler(angles), volume.shape, (53, 53))
+    voxels = ParallelProjector(geometry).forward(volume)
+    atoms = project_atoms(positions, angles, x=grid, y=grid, **options)
+    relative = np.abs(voxels - atoms).sum(axis=(1, 2)) / atoms.sum(axis=(1, 2))
+    assert relative[0] < 2e-3 and relative.max() < 1e-2  # the voxel projector interpolates between voxels
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,12 @@ def test_simulate_tilt_series__records_a_seed_that_repeats_an_unseeded_run(film)
     first = simulate_tilt_series(film, [0.0], field=(20, 20), dose=1e4)
     again = simulate_tilt_series(film, [0.0], field=(20, 20), dose=1e4, seed=first.attrs["simulation_seed"])
     np.testing.assert_array_equal(first["images"].compute(), again["images"].compute())
-    assert first.attrs["dose_e_per_A2"] == 1e4
+    assert first.attrs["simulation_dose_per_tilt_e_per_A2"] == 1e4
+
+
+def test_simulate_tilt_series__records_the_dose_of_the_whole_series(film):
+    series = simulate_tilt_series(film, [0.0, 10.0, 20.0], field=(20, 20), dose=1e4)
+    assert series.attrs["dose_e_per_A2"] == 3e4
 
 
 def test_simulate_tilt_series__noise_has_poisson_mean_and_variance(film):

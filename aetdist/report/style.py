@@ -1,0 +1,152 @@
+"""How the pictures look: light and dark, colours that colour-blind readers can tell apart, scale bars."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from ..errors import InputError
+
+Theme = Literal["light", "dark"]
+WIDTH = 4.8
+"""Inches: 480 pixels of a page, and still readable on a telephone 390 wide."""
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+"""The palette of Okabe and Ito; one per type of atom, in order."""
+_INK = {"light": ("#ffffff", "#1a1a1a", "#d0d0d0"), "dark": ("#16181c", "#e8e8e8", "#44474d")}
+_lock = threading.RLock()  # matplotlib's settings belong to the whole process
+
+
+def picture(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Give a drawing function the keyword ``theme`` ("light" or "dark")."""
+
+    @wraps(draw)
+    def themed(*arguments: Any, theme: Theme = "light", **options: Any) -> Figure:
+        if theme not in _INK:
+            raise InputError(f"theme came as {theme!r}; needed is 'light' or 'dark'.")
+        paper, ink, grid = _INK[theme]
+        settings: Any = {
+            "font.size": 10.0,
+            "font.family": "DejaVu Sans",
+            "axes.titlesize": 10.0,
+            "axes.titlelocation": "left",
+            "axes.labelsize": 10.0,
+            "axes.facecolor": paper,
+            "axes.edgecolor": ink,
+            "axes.labelcolor": ink,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": cycler(color=COLOURS),
+            "axes.grid": False,
+            "figure.facecolor": paper,
+            "savefig.facecolor": paper,
+            "figure.dpi": 100.0,
+            "text.color": ink,
+            "xtick.color": ink,
+            "ytick.color": ink,
+            "grid.color": grid,
+            "legend.frameon": False,
+            "lines.linewidth": 1.6,
+            "image.origin": "lower",
+            "image.interpolation": "nearest",
+        }
+        with _lock, mpl.rc_context(settings):
+            figure = draw(*arguments, **options)
+            FigureCanvasAgg(figure)
+            for axes in figure.axes:  # ticks are made only while drawing, when the settings are gone
+                axes.tick_params(colors=ink)
+            return figure
+
+    return themed
+
+
+def png(figure: Figure, *, dpi: int = 140) -> bytes:
+    """Draw a figure as PNG."""
+    return _drawn(figure, "png", dpi)
+
+
+def data_uri(image: bytes) -> str:
+    """Write an address that holds a whole PNG."""
+    return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
+
+
+def save_picture(figure: Figure, path: str | Path, *, dpi: int = 200) -> Path:
+    """Write a figure as PNG, SVG or PDF, by the end of its name.
+
+    Raises
+    ------
+    InputError
+        If the name ends otherwise.
+    """
+    path = Path(path)
+    form = path.suffix.lower().lstrip(".")
+    if form not in ("png", "svg", "pdf"):
+        raise InputError(f"{path.name} ends in {path.suffix!r}; a picture is written as .png, .svg or .pdf.")
+    path.write_bytes(_drawn(figure, form, dpi))
+    return path
+
+
+def _drawn(figure: Figure, form: str, dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    # No date in the file: the same numbers give the same picture.
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
+    with _lock, mpl.rc_context({"svg.hashsalt": "aetdist"}):
+        figure.savefig(
+            buffer,
+            format=form,
+            dpi=dpi,
+            facecolor=figure.get_facecolor(),
+            metadata=undated,
+            bbox_inches="tight",
+            pad_inches=0.05,
+        )
+    return buffer.getvalue()
+
+
+def axes_colour() -> str:
+    """Colour of the paper, to part what lies on top of each other; inside a drawing function."""
+    return str(mpl.rcParams["axes.facecolor"])
+
+
+def extent(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
+    """Edges of an image whose pixel centres are at `x` and `y`, as matplotlib wants them."""
+    half_x, half_y = (0.5 * (c[-1] - c[0]) / max(1, len(c) - 1) if len(c) > 1 else 0.5 for c in (x, y))
+    return float(x[0] - half_x), float(x[-1] + half_x), float(y[0] - half_y), float(y[-1] + half_y)
+
+
+def bar_length(width: float) -> float:
+    """Round length (1, 2 or 5 times a power of ten) near a quarter of `width`."""
+    if not width > 0:
+        return 1.0
+    power = 10.0 ** np.floor(np.log10(width / 4.0))
+    return float(max(f * power for f in (1.0, 2.0, 5.0) if f * power <= width / 4.0))
+
+
+def add_scale_bar(axes: Axes) -> None:
+    """Draw a bar of round length in Angstrom, white with a dark edge, in the lower left corner."""
+    left, right = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    length = bar_length(abs(right - left))
+    x, y = left + 0.05 * (right - left), bottom + 0.1 * (top - bottom)
+    axes.plot(
+        [x, x + np.sign(right - left) * length], [y, y], color="white", linewidth=3, solid_capstyle="butt",
+        path_effects=[withStroke(linewidth=5, foreground="black")],
+    )  # fmt: skip
+    axes.annotate(
+        f"{length:g} Å", (x, y), xytext=(0, 4), textcoords="offset points", color="white", fontsize=9,
+        path_effects=[withStroke(linewidth=2, foreground="black")],
+    )  # fmt: skip
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
