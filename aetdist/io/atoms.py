@@ -12,7 +12,6 @@ import xarray as xr
 from ..errors import InputError
 from ..schema import ATOMS, AXES, with_units
 from .hierarchy import is_store
-from .readers import read_table
 from .store import Store
 from .xyz import read_xyz
 
@@ -36,6 +35,8 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     InputError
         If the file is missing or is not what its name says; lines are given by number.
     """
+    from .readers import read_table  # here, as it brings every foreign format with it
+
     name, separator, _ = str(path).partition("::")
     file = Path(name)
     if not file.exists():

@@ -10,7 +10,6 @@ import xarray as xr
 from ..errors import InputError
 from ..geometry import centred_coordinates
 from ..schema import VOLUME, with_units
-from .readers import open_stack
 
 
 def read_volume(path: str | Path, *, pixel_size: float | None = None) -> xr.Dataset:
@@ -34,6 +33,8 @@ def read_volume(path: str | Path, *, pixel_size: float | None = None) -> xr.Data
     InputError
         If the file cannot be read, or nobody says how large a voxel is, or voxels are no cubes.
     """
+    from .readers import open_stack  # here, as it brings every foreign format with it
+
     stack = open_stack(path)
     density = np.stack([stack.read(i) for i in range(stack.shape[0])]).astype(np.float32)
     origin = None

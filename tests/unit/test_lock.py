@@ -130,11 +130,11 @@ def test_lock__only_one_of_many_takes_a_dead_one_over(tmp_path: Path, holder: su
     holder.wait()
     command = [sys.executable, "-c", RACE, str(tmp_path / "run.zarr")]
     racers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) for _ in range(4)
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) for _ in range(3)
     ]
     for racer in racers:
         assert racer.stdout.readline() == "ready\n"
     for racer in racers:
         racer.stdin.write("go\n")
     said = [racer.communicate(timeout=30)[0].strip() for racer in racers]
-    assert sorted(said) == ["lost", "lost", "lost", "won"]
+    assert sorted(said) == ["lost", "lost", "won"]

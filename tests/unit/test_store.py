@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import dask
@@ -122,6 +124,32 @@ def test_store__begun_group_is_hidden_until_every_chunk_is_written(tmp_path: Pat
 
 def _refuse(*_: object, **__: object) -> None:
     raise AssertionError("nothing may be computed here")
+
+
+def test_write_region__writes_chunks_that_look_empty(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    template = {"a": ("x", da.zeros(4, chunks=2)), "b": ("x", da.zeros(4, chunks=2, dtype=int))}
+    with Store.create(path) as store:
+        store.begin("volume", xr.Dataset(template), record=RECORD)
+        for name, value in (("a", np.nan), ("b", 0)):
+            write_region(path, "volume", name, (slice(0, 4),), np.full(4, value))
+        store.finish("volume")
+        assert np.isnan(store.read("volume").a).all()
+
+
+def test_store__workers_write_and_the_client_never_holds_the_array(tmp_path: Path, client) -> None:
+    def pid(block: np.ndarray) -> np.ndarray:
+        time.sleep(0.2)
+        return np.full_like(block, os.getpid())
+
+    density = da.zeros((6, 2, 2), chunks=(1, 2, 2), dtype="i8").map_blocks(
+        pid, dtype="i8", meta=np.empty((0, 0, 0), "i8")
+    )
+    with Store.create(tmp_path / "run.zarr") as store:
+        store.write("volume", xr.Dataset({"density": (("z", "y", "x"), density)}), record=RECORD)
+        writers = set(np.unique(store.read("volume").density).tolist())
+    assert len(writers) == 2
+    assert os.getpid() not in writers
 
 
 @pytest.mark.parametrize(
