@@ -202,7 +202,7 @@ def parameter_docs(function: Callable[..., Any]) -> dict[str, str]:
             found |= dict.fromkeys(names, "")
         elif line.strip():
             found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
-    return {name: text.replace("`", "") for name, text in found.items()}
+    return {name: re.sub(r":\w+:(?=`)|`", "", text) for name, text in found.items()}
 
 
 def _check_table(name: str, given: Mapping[str, Any], folder: Path, path: str) -> dict[str, Any]:
