@@ -136,7 +136,7 @@ def run_demo(
             pictures_to=folder / "pictures",
         )
     return {
-        **comparison.to_dict(),
+        **{name: value for name, value in comparison.to_dict().items() if value is not None},
         "r_factor_mean": done["r_factor_mean"],
         "n_atoms": done["n_atoms"],
         "stages": done["stages"],
@@ -177,7 +177,7 @@ def make_experiment(seed: int) -> tuple[xr.Dataset, xr.Dataset]:
     truth = amorphous_film(
         (round(extent_x), round(extent_y)),
         thickness,
-        species=("Ru", "Pt"),
+        species=("Cu", "Zr"),
         waviness=waviness,
         wavelength=90.0,
         wedge=wedge,
