@@ -23,8 +23,9 @@ def describe_groups(store: Store) -> dict[str, dict[str, Any]]:
     -------
     dict of str to dict
         By group: ``status`` ("complete", "incomplete", or "stale" where a group it was made from has changed
-        or is being made anew), ``dimensions``, ``size_bytes`` on disk, ``stage``, ``created``, ``version``, ``parameters``,
-        ``inputs``; ``seed`` where there is one; ``n_blocks`` and ``n_blocks_done`` where blocks are counted.
+        or is being made anew), ``dimensions``, ``size_bytes`` on disk, ``stage``, ``created``, ``version``,
+        ``parameters``, ``inputs``; ``seed`` where there is one; ``n_blocks`` and ``n_blocks_done`` where blocks
+        are counted.
     """
     found = nodes(store.path)
     groups = {}
