@@ -200,6 +200,7 @@ def scan(store: Path, **options: Any) -> Summary:
 @command("trace", cluster="always")
 @STORE
 @click.option("--minimum-distance", type=float, metavar="A", help="No two atoms are closer than this.")
+@click.option("--threshold", type=float, metavar="V", help="Least density of an atom. Default: found in the volume.")
 @MORE
 def trace(store: Path, **options: Any) -> Summary:
     """Find the atoms in the volume."""
