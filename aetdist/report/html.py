@@ -52,6 +52,7 @@ figcaption { color: var(--soft); font-size: .9rem; margin-top: .4rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; white-space: nowrap; } code { font-size: .85em; }
+.records td:not(:nth-child(3)):not(:nth-child(4)) { white-space: nowrap; }
 @media (max-width: 40rem) {
   .records, .records tbody, .records tr, .records td { display: block; border: 0; padding: 0; }
   .records thead { display: none; } .records tr { border-bottom: 1px solid var(--line); padding: .5rem 0; }
@@ -120,7 +121,7 @@ def write_report(
     output = Path(output)
     with Store.open(store_path) as store:
         findings = find(store, truth=truth, tolerance=tolerance, title=title)
-        records = {group: store.record(group) for group in store.groups()}
+        records = {group: store.record(group) for group in sorted(store.groups(), key=_order)}
         figures = "\n".join(_figure(picture, pictures_to) for picture in pictures(findings))
     rows = {group: record.to_dict() for group, record in records.items() if record is not None}
     page = _PAGE.format(
@@ -203,7 +204,7 @@ def summary(findings: Findings) -> dict[str, str]:
     """Give the numbers that the report begins with: label and value with unit."""
     numbers: dict[str, str] = {}
     if findings.atoms is not None:
-        numbers["atoms found"] = f"{findings.atoms.sizes['atom']:,}"
+        numbers["atoms found in the field"] = f"{findings.atoms.sizes['atom']:,}"
     if findings.comparison is not None:
         c = findings.comparison
         numbers |= {
@@ -218,8 +219,12 @@ def summary(findings: Findings) -> dict[str, str]:
     if volume is not None:
         numbers["volume"] = " × ".join(str(volume.sizes[axis]) for axis in "xyz") + " voxels"
         if "thickness" in volume:
-            thickness = volume["thickness"].values
-            film = thickness[thickness > 0]
+            thickness = volume["thickness"]
+            if series is not None:
+                left, right, bottom, top = field_of(series)
+                inside = thickness.sel(map_x=slice(left, right), map_y=slice(bottom, top))
+                thickness = inside if inside.size else thickness
+            film = thickness.values[thickness.values > 0]
             if film.size:
                 numbers["film thickness, median"] = f"{float(np.median(film)):.0f} Å"
     if series is not None:
@@ -238,7 +243,7 @@ def pictures(findings: Findings) -> list[Picture]:
         drawn.append(Picture(name, caption, lambda **theme: draw(*arguments, **options, **theme)))
 
     if volume is not None:
-        add("slices", "Three slices through the volume.", draw_slices, volume)
+        add("slices", "Three slices through the volume.", draw_slices, volume, field=field)
     if volume is not None and atoms is not None and atoms.sizes["atom"]:
         caption = "A thin slice of the volume: rings are found atoms" + (
             ", crosses true ones." if truth is not None else "."
@@ -338,7 +343,9 @@ def _table(rows: Mapping[str, str]) -> str:
 
 
 def _record_row(group: str, record: Mapping[str, Any]) -> str:
-    parameters = ", ".join(f"{name} = {_short(value)}" for name, value in record["parameters"].items())
+    parameters = ", ".join(
+        f"{name} = {_short(value)}" for name, value in record["parameters"].items() if value is not None
+    )
     if record["seed"] is not None and "seed" not in record["parameters"]:
         parameters += f", seed = {record['seed']}"
     cells = {
@@ -346,10 +353,17 @@ def _record_row(group: str, record: Mapping[str, Any]) -> str:
         "Stage": escape(str(record["stage"])),
         "Parameters": escape(parameters or "none"),
         "Made from": escape(", ".join(f"{name} {digest[:10]}" for name, digest in record["inputs"].items()) or "files"),
-        "Version, time": escape(f"{record['version']}, {record['created']}"),
+        "Version, time": escape(f"{record['version']}, {record['created'][:16].replace('T', ' ')}"),
         "Digest": f"<code>{escape(str(record['digest'])[:10])}</code>",
     }
     return "<tr>" + "".join(f'<td data-label="{name}">{cell}</td>' for name, cell in cells.items()) + "</tr>"
+
+
+def _order(group: str) -> tuple[int, str]:
+    """Groups in the order of the experiment, others after them."""
+    stages = ("truth", "tilt_series", "scan", "volume", "atoms")
+    first = group.partition("/")[0]
+    return (stages.index(first) if first in stages else len(stages)), group
 
 
 def _short(value: Any) -> str:

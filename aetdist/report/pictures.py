@@ -20,12 +20,16 @@ from ..geometry import ParallelGeometry, grid_step, matrices_from_euler
 from ..project import ParallelProjector
 from .style import COLOURS, WIDTH, add_scale_bar, axes_colour, extent, picture
 
+Field = tuple[float, float, float, float]
+"""Left, right, bottom and top of a detector in Angstrom."""
 LARGEST_REPROJECTED = 2 * 2**30
 """Bytes of a volume that is still loaded to reproject one tilt."""
 
 
 @picture
-def draw_slices(volume: xr.Dataset, *, at: tuple[float, float, float] | None = None) -> Figure:
+def draw_slices(
+    volume: xr.Dataset, *, at: tuple[float, float, float] | None = None, field: Field | None = None
+) -> Figure:
     """Draw the three slices of a volume through one point.
 
     Parameters
@@ -35,12 +39,14 @@ def draw_slices(volume: xr.Dataset, *, at: tuple[float, float, float] | None = N
     at : tuple of float, optional
         x, y, z of the point in Angstrom; the default is the middle of the volume, at the height of
         the film there if it is known.
+    field : tuple of float, optional
+        Left, right, bottom and top of the measured field in Angstrom; little beyond it is shown.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    density = volume["density"]
+    density = _around(volume["density"], field)
     point = dict(zip("xyz", _middle(volume) if at is None else at, strict=True))
     cuts = {axis: density.sel({axis: point[axis]}, method="nearest").load() for axis in "zyx"}
     top = max(float(np.quantile(cut, 0.999)) for cut in cuts.values())
@@ -196,7 +202,7 @@ def reproject(series: xr.Dataset, volume: xr.Dataset, tilt: int) -> np.ndarray:
 
 
 @picture
-def draw_film_maps(volume: xr.Dataset, *, field: tuple[float, float, float, float] | None = None) -> Figure:
+def draw_film_maps(volume: xr.Dataset, *, field: Field | None = None) -> Figure:
     """Draw the maps of the film's height and local thickness.
 
     Parameters
@@ -204,7 +210,8 @@ def draw_film_maps(volume: xr.Dataset, *, field: tuple[float, float, float, floa
     volume : xarray.Dataset
         VOLUME with height and thickness.
     field : tuple of float, optional
-        Left, right, bottom and top of the measured field in Angstrom; drawn as a dashed frame.
+        Left, right, bottom and top of the measured field in Angstrom; drawn as a dashed frame. Little
+        beyond it is shown, and the colours span what is inside.
 
     Returns
     -------
@@ -212,15 +219,17 @@ def draw_film_maps(volume: xr.Dataset, *, field: tuple[float, float, float, floa
     """
     if "height" not in volume or "thickness" not in volume:
         raise InputError("This volume holds no maps of height and thickness; scan makes them.")
-    x, y = volume["map_x"].values, volume["map_y"].values
+    maps = {name: _around(volume[name], field, "map_") for name in ("height", "thickness")}
+    x, y = maps["height"]["map_x"].values, maps["height"]["map_y"].values
     size = _fitted(x, y)
     figure = Figure(figsize=(WIDTH, 2 * size[1]), layout="compressed")
     for axes, name, title, colours in zip(
         figure.subplots(2, 1), ("height", "thickness"), ("height of the film's middle", "thickness"),
         ("cividis", "viridis"), strict=True,
     ):  # fmt: skip
-        values = np.where(volume["thickness"].values > 0, volume[name].values, np.nan)
-        drawn = axes.imshow(values, extent=extent(x, y), cmap=colours, norm=_robust(values))
+        values = maps[name].where(maps["thickness"] > 0)
+        norm = _robust(_around(values, field, "map_", 0.0).values)
+        drawn = axes.imshow(values, extent=extent(x, y), cmap=colours, norm=norm)
         axes.set(xlabel="x (Å)", ylabel="y (Å)", title=title)
         _frame(axes, field)
         figure.colorbar(drawn, ax=axes, label="Å", shrink=0.8)
@@ -228,7 +237,7 @@ def draw_film_maps(volume: xr.Dataset, *, field: tuple[float, float, float, floa
 
 
 @picture
-def draw_disagreement(volume: xr.Dataset, *, field: tuple[float, float, float, float] | None = None) -> Figure:
+def draw_disagreement(volume: xr.Dataset, *, field: Field | None = None) -> Figure:
     """Draw how much overlapping windows disagree, column by column.
 
     Parameters
@@ -244,8 +253,9 @@ def draw_disagreement(volume: xr.Dataset, *, field: tuple[float, float, float, f
     """
     if "disagreement" not in volume:
         raise InputError("This volume holds no map of disagreement; scan makes it.")
-    values = volume["disagreement"].values.astype(np.float64)
-    x, y = volume["x"].values, volume["y"].values
+    disagreement = _around(volume["disagreement"], field)
+    values = disagreement.values.astype(np.float64)
+    x, y = disagreement["x"].values, disagreement["y"].values
     figure = Figure(figsize=_fitted(x, y), layout="compressed")
     axes = figure.add_subplot()
     shown = np.where(values > 0, values, np.nan)
@@ -314,7 +324,7 @@ def draw_atoms(atoms: xr.Dataset, *, by: str | None = None) -> Figure:
     return figure
 
 
-def field_of(series: xr.Dataset) -> tuple[float, float, float, float]:
+def field_of(series: xr.Dataset) -> Field:
     """Left, right, bottom and top of a detector in Angstrom."""
     return extent(series["x"].values, series["y"].values)
 
@@ -327,6 +337,20 @@ def _middle(volume: xr.Dataset) -> tuple[float, float, float]:
         if np.isfinite(column):
             z = float(column)
     return x, y, z
+
+
+def _around(array: xr.DataArray, field: Field | None, prefix: str = "", share: float = 0.15) -> xr.DataArray:
+    """The part of an image or a volume over the field, and `share` of its size beyond it."""
+    if field is None:
+        return array
+    left, right, bottom, top = field
+    margin = share * max(right - left, top - bottom)
+    cut = {
+        f"{prefix}x": slice(left - margin, right + margin),
+        f"{prefix}y": slice(bottom - margin, top + margin),
+    }
+    part = array.sel(cut)
+    return part if part.size else array
 
 
 def _within(atoms: xr.Dataset, z: float, thickness: float) -> tuple[np.ndarray, np.ndarray]:
@@ -352,7 +376,7 @@ def _robust(values: np.ndarray, low: float | None = None) -> Normalize:
     return Normalize(float(bottom), float(top if top > bottom else bottom + 1e-6))
 
 
-def _frame(axes: Axes, field: tuple[float, float, float, float] | None) -> None:
+def _frame(axes: Axes, field: Field | None) -> None:
     """Outline of the measured field."""
     if field is not None:
         left, right, bottom, top = field

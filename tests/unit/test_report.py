@@ -139,7 +139,7 @@ def test_write_report__begins_with_the_numbers(page, truth, found, series):
     parsed.feed(page)
     text = "|".join(piece.strip() for piece in parsed.text if piece.strip())
     n_found, n_true = (in_field(atoms, series).sizes["atom"] for atoms in (found, truth))
-    assert f"atoms found|{n_found}" in text
+    assert f"atoms found in the field|{n_found}" in text
     recall = float(re.search(r"of the true atoms found\|([\d.]+) %", text)[1])
     assert recall == pytest.approx(100 * n_found / n_true, abs=1.0)  # 0.1 Angstrom off: all but some on the border
     assert "R-factor, mean over tilts|0.150" in text
