@@ -251,6 +251,7 @@ def info(store: Path) -> Summary:
 @command("demo", cluster="always")
 @click.argument("folder", type=FOLDER, default="demo")
 @SEED
+@OVERWRITE
 def demo(folder: Path, **options: Any) -> Summary:
     """Make a small film with a known truth and take it through every stage (two minutes)."""
     from .demo import run_demo
