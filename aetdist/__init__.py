@@ -1,1 +1,67 @@
 """Atomic electron tomography, distributed: the public names in the order of the experiment."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cluster import connect
+    from .io import Store, read_atoms, write_xyz
+    from .metrics import compare_atoms, normalised_rmse, r_factor
+    from .projections import project_volume
+    from .reconstruct import reconstruct_resire, reconstruct_scan
+    from .simulate import amorphous_film, nanoparticle, simulate_tilt_series
+    from .tilt_series import import_tilt_series
+    from .trace import trace_atoms
+
+#: Where each public name lives; imported when it is asked for, so that `aetdist --help` is quick.
+_HOMES = {
+    "connect": "cluster",
+    "Store": "io",
+    "amorphous_film": "simulate",
+    "nanoparticle": "simulate",
+    "simulate_tilt_series": "simulate",
+    "import_tilt_series": "tilt_series",
+    "project_volume": "projections",
+    "reconstruct_resire": "reconstruct",
+    "reconstruct_scan": "reconstruct",
+    "trace_atoms": "trace",
+    "compare_atoms": "metrics",
+    "r_factor": "metrics",
+    "normalised_rmse": "metrics",
+    "read_atoms": "io",
+    "write_xyz": "io",
+}
+
+__all__ = [
+    "Store",
+    "amorphous_film",
+    "compare_atoms",
+    "connect",
+    "import_tilt_series",
+    "nanoparticle",
+    "normalised_rmse",
+    "project_volume",
+    "r_factor",
+    "read_atoms",
+    "reconstruct_resire",
+    "reconstruct_scan",
+    "simulate_tilt_series",
+    "trace_atoms",
+    "write_xyz",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -14,8 +14,12 @@ from ..project import ParallelProjector
 from .grid import Field
 from .solvers import largest_eigenvalue, solve
 
-_IN_PLANE_SIGMA = 5.0  # Angstrom; the maps' resolution: smooths over atoms, follows islands
-_THRESHOLD = 0.5  # of a column's own level: where the film's surface is
+COARSEST_VOXEL = 1.3  # Angstrom: larger voxels do not show atoms any more
+_TEXTURE_SCALE = 2.0  # Angstrom: what varies over less than this is atoms
+_IN_PLANE_SIGMA, _HEIGHT_SIGMA = 7.0, 1.0  # Angstrom: smooths over atoms, follows islands
+_GAP = 4.0  # Angstrom: a thinner layer without texture is part of the film
+_SURFACE = 0.55  # of a column's own level: where the film's surface is
+_LEAST_TEXTURE = 0.05  # of the field's level (a variance): less is vacuum
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def height_and_thickness(density: np.ndarray, z: np.ndarray, voxel: float) -> tu
     Parameters
     ----------
     density : ndarray, shape (z, y, x)
+        Its voxels must still show atoms: 1.3 Angstrom or less.
     z : ndarray, shape (z,), float64
         Heights of the voxels in Angstrom.
     voxel : float
@@ -99,21 +104,38 @@ def height_and_thickness(density: np.ndarray, z: np.ndarray, voxel: float) -> tu
     -------
     height, thickness : ndarray, shape (y, x), float64
         Middle between the two surfaces, and their distance, in Angstrom; NaN and 0 where there is
-        no matter. A surface is where the smoothed density crosses half of the column's own level
-        (the 75th percentile of what is above half of its maximum).
+        no matter.
+
+    Notes
+    -----
+    How the mean density of a wide film varies with height lies in the missing wedge; the texture of
+    its atoms does not. A surface is where the local variance of the density (less its mean over
+    2 Angstrom in the plane, smoothed over 7 Angstrom in the plane and 1 Angstrom in height) falls to
+    0.55 of the column's own level, the median of what is above half of its maximum. The constants
+    were set on simulated wavy wedges (23-45 Angstrom thick, waves of 8-15 Angstrom).
     """
-    smooth = ndimage.gaussian_filter(
-        np.asarray(density, dtype=np.float32), np.array([2.0, _IN_PLANE_SIGMA, _IN_PLANE_SIGMA]) / voxel, mode="nearest"
-    )
-    peak = smooth.max(axis=0)
-    inside = np.where(smooth >= 0.5 * peak, smooth, np.nan)  # never empty: the peak itself
-    level = np.nanpercentile(inside, 75, axis=0)
-    matter = peak > 0.25 * np.percentile(peak, 90)
-    above = smooth > _THRESHOLD * level
-    bottom = _crossing(smooth, _THRESHOLD * level, above.argmax(axis=0), z, -1)
-    top = _crossing(smooth, _THRESHOLD * level, len(z) - 1 - above[::-1].argmax(axis=0), z, +1)
+    density = np.asarray(density, dtype=np.float32)
+    plane = np.array([0.0, 1.0, 1.0])
+    texture = (density - ndimage.gaussian_filter(density, _TEXTURE_SCALE / voxel * plane, mode="nearest")) ** 2
+    texture = ndimage.gaussian_filter(texture, (plane * _IN_PLANE_SIGMA + (1 - plane) * _HEIGHT_SIGMA) / voxel)
+    peak = texture.max(axis=0)
+    level = _SURFACE * np.nanmedian(np.where(texture >= 0.5 * peak, texture, np.nan), axis=0)
+    matter = peak > _LEAST_TEXTURE * np.percentile(peak, 90)
+    first, last = _run_about(texture.argmax(axis=0), texture >= level, max(1, round(_GAP / voxel)))
+    bottom, top = _crossing(texture, level, first, z, -1), _crossing(texture, level, last, z, +1)
     height = np.where(matter, 0.5 * (bottom + top), np.nan)
     return height, np.where(matter, top - bottom, 0.0)
+
+
+def _run_about(index: np.ndarray, above: np.ndarray, gap: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and last True of the run of every column that holds `index`; gaps of up to `gap` voxels are bridged."""
+    padding = ((gap, gap), (0, 0), (0, 0))
+    closed = ndimage.binary_closing(np.pad(above, padding), np.ones((gap + 1, 1, 1), bool))[gap:-gap]
+    z = np.arange(len(above))[:, None, None]
+    outside = ~closed
+    first = np.where(outside & (z < index), z, -1).max(axis=0) + 1
+    last = np.where(outside & (z > index), z, len(above)).min(axis=0) - 1
+    return first, last
 
 
 def _crossing(profile: np.ndarray, level: np.ndarray, index: np.ndarray, z: np.ndarray, side: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from ..io import BlockLedger, Record, Store, open_dataset, write_region
 from ..progress import report
 from ..project import ParallelProjector
 from ..schema import VOLUME, with_units
-from .film import CoarseFilm, coarse_dataset, reconstruct_coarse, start_volume
+from .film import COARSEST_VOXEL, CoarseFilm, coarse_dataset, reconstruct_coarse, start_volume
 from .grid import Field, require_memory, volume_grid
 from .resire import check_solver, measured
 from .solvers import largest_eigenvalue, solve
@@ -98,6 +98,8 @@ def reconstruct_scan(
     inputs = {_SERIES: store.digest(_SERIES)}
 
     coarse = CoarseFilm.of(first, shape, _coarse_factor(shape, field, size))
+    n_pixels = int(np.prod(series["images"].shape))
+    require_memory(coarse.shape, n_pixels // coarse.factor**2, "scan a smaller field (crop the images at import).")
     _make_coarse(store, field, coarse, coarse_iterations, inputs, {"thickness": thickness})
     maps = open_dataset(path, _COARSE)[["height", "thickness"]].load()
 
@@ -108,7 +110,6 @@ def reconstruct_scan(
         advice = f"use windows smaller than {size[1]} x {size[0]} pixels (--window)."
         require_memory(w.shape, len(field.matrices) * size[0] * size[1], advice)
     if final_iterations:
-        n_pixels = int(np.prod(series["images"].shape))
         require_memory(shape, n_pixels, "leave out the iterations over the whole film (final_iterations = 0).")
     settings = {"window": window, "overlap": overlap, "iterations": iterations, "solver": solver}
     computed = _make_windows(store, plan, settings, {_COARSE: store.digest(_COARSE), **inputs})
@@ -119,11 +120,12 @@ def reconstruct_scan(
 
 
 def _coarse_factor(shape: tuple[int, int, int], field: Field, size: tuple[int, int]) -> int:
-    """Smallest binning, 2 or more, at which the whole film has no more voxels than one local volume."""
+    """Smallest binning, 2 or more, at which the whole film has no more voxels than one local volume, or still shows atoms."""
     depth = shape[0]
     widest = 1.0 / np.abs(np.linalg.det(field.matrices[:, :2, :2])).min()
     local = depth * size[0] * (size[1] + depth) * widest
-    return max(2, int(np.ceil((np.prod(shape, dtype=np.float64) / local) ** (1 / 3))))
+    wanted = int(np.ceil((np.prod(shape, dtype=np.float64) / local) ** (1 / 3)))
+    return max(2, min(wanted, int(COARSEST_VOXEL / field.pixel_size)))
 
 
 # -- coarse film ---------------------------------------------------------------------------------------
@@ -275,6 +277,7 @@ def _make_film(store: Store, plan: ScanPlan, maps: xr.Dataset, final_iterations:
     template = xr.Dataset(
         {
             "density": (("z", "y", "x"), da.zeros(plan.shape, chunks=plan.chunk_shape, dtype=np.float32)),
+            "support": (("z", "y", "x"), da.zeros(plan.shape, chunks=plan.chunk_shape, dtype=bool)),
             "disagreement": (("y", "x"), da.zeros((ny, nx), chunks=plan.chunk_shape[1:], dtype=np.float32)),
             "r_factor": (("iteration", "tilt"), da.zeros((1, n_tilts), chunks=-1)),
             "height": (("map_y", "map_x"), maps["height"].values),

@@ -1,0 +1,215 @@
+"""Scanning AET end to end on a small film: right, restartable, the same to the bit however it was run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import aetdist as aet
+from aetdist import pipeline
+from aetdist.errors import CapacityError, InputError
+from aetdist.io import BlockLedger, Record, Store, open_dataset
+from aetdist.reconstruct import grid, reconstruct_scan
+
+pytestmark = pytest.mark.integration
+
+SCAN = {"window": (48, 40), "overlap": 22, "thickness": 22.0, "iterations": 12, "coarse_iterations": 12}
+N_WINDOWS = 6
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the tilt series of a film that is larger than the field."""
+    atoms = aet.amorphous_film((64.0, 44.0), 14.0, species=("Ta",), waviness=2.0, wavelength=60.0, seed=7)
+    angles = np.array([[0.2, t, -0.1] for t in np.linspace(-60, 60, 21)])
+    tilts = aet.simulate_tilt_series(atoms, angles, pixel_size=0.5, field=(96, 56), dose=2e5, seed=8)
+    path = tmp_path_factory.mktemp("scan") / "series.zarr"
+    with Store.create(path) as store:
+        store.write("tilt_series/aligned", tilts, record=Record("simulate", {"seed": 8}), chunks={"tilt": 1})
+    return path
+
+
+def copy(series: Path, folder: Path) -> Path:
+    """The store again, to scan in."""
+    import shutil
+
+    return Path(shutil.copytree(series, folder / "film.zarr"))
+
+
+@pytest.fixture(scope="module")
+def scanned(series: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Scanned without a cluster, undisturbed."""
+    path = copy(series, tmp_path_factory.mktemp("scanned"))
+    return path, pipeline.scan(path, **SCAN)
+
+
+def density(path: Path) -> np.ndarray:
+    """The film volume."""
+    return open_dataset(path, "volume")["density"].values
+
+
+def test_reconstruct_scan__film_matches_its_projections(scanned: tuple[Path, dict[str, Any]]) -> None:
+    """R is that of the reprojection; windows agree; maps and volume carry coordinates and units."""
+    path, summary = scanned
+    assert summary["n_windows"] == summary["n_windows_computed"] == N_WINDOWS
+    assert summary["r_factor_mean"] < 0.12
+    assert summary["disagreement_l1"] < 0.2 and summary["disagreement_correlation"] > 0.95
+    with Store.open(path) as store:
+        volume, tilts = store.read("volume"), store.read("tilt_series/aligned")
+    again = aet.project_volume(
+        volume["density"].compute(), tilts["angles"].values, detector_shape=tilts["images"].shape[1:]
+    )
+    r = aet.r_factor(again.values, tilts["images"].values, tilts["mask"].values)
+    np.testing.assert_allclose(r, volume["r_factor"][0], rtol=1e-3)
+    assert volume["height"].attrs["units"] == "angstrom"
+    assert np.isfinite(volume["disagreement"]).any() and np.isnan(volume["disagreement"]).any()
+
+
+def test_reconstruct_scan__is_like_the_film_in_one_piece(scanned: tuple[Path, dict[str, Any]]) -> None:
+    """Inside the field the windows give what a reconstruction of everything gives."""
+    path, _ = scanned
+    with Store.open(path) as store:
+        tilts, volume = store.read("tilt_series/aligned").load(), store.read("volume").load()
+    whole = aet.reconstruct_resire(tilts, thickness=SCAN["thickness"], iterations=24)
+    inside = {"x": slice(-20, 20), "y": slice(-10, 10)}
+    a, b = (v["density"].sel(inside).values.ravel() for v in (volume, whole))
+    assert np.corrcoef(a, b)[0, 1] > 0.96
+
+
+def test_reconstruct_scan__on_a_cluster_is_the_same_to_the_bit(
+    series: Path, scanned: tuple[Path, dict[str, Any]], tmp_path: Path, client: Any
+) -> None:
+    """Two workers, both of which get tasks."""
+    path = copy(series, tmp_path)
+    pipeline.scan(path, **SCAN)
+    np.testing.assert_array_equal(density(path), density(scanned[0]))
+    tasks = client.run(lambda dask_worker: sum(1 for line in dask_worker.state.log if "executing" in str(line)))
+    assert len(tasks) == 2 and all(tasks.values())
+
+
+def test_reconstruct_scan__again_computes_nothing(scanned: tuple[Path, dict[str, Any]]) -> None:
+    """The second call finds everything current."""
+    path, _ = scanned
+    before = {p: p.stat().st_mtime_ns for p in (path / "volume" / "density").rglob("*") if p.is_file()}
+    assert pipeline.scan(path, **SCAN)["state"] == "current"
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_reconstruct_scan__final_iterations_lower_r_and_keep_the_windows(
+    scanned: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """The windows are those of the first scan."""
+    path = copy(scanned[0], tmp_path)
+    summary = pipeline.scan(path, **SCAN, final_iterations=4)
+    assert summary["n_windows_computed"] == 0
+    assert summary["r_factor_mean"] < scanned[1]["r_factor_mean"]
+
+
+RUN = """
+    import sys
+    from aetdist import pipeline
+    from aetdist.cluster import connect
+    if __name__ == "__main__":
+        with connect(workers=2, memory_limit="2GiB") as client:
+            print(*client.run(__import__("os").getpid).values(), flush=True)
+            pipeline.scan(sys.argv[1], **{scan!r})
+"""
+
+
+def start(path: Path, folder: Path) -> tuple[subprocess.Popen[str], list[int]]:
+    """A scan in a process group of its own, and the pids of its workers."""
+    script = folder / "run.py"
+    script.write_text(textwrap.dedent(RUN).format(scan=SCAN))
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    with process.stdout as lines:
+        return process, [int(pid) for pid in lines.readline().split()]
+
+
+def wait_for_windows(path: Path, n: int) -> None:
+    """Until `n` windows are recorded."""
+    ledger = BlockLedger(str(path), "scan/windows")
+    for _ in range(1200):
+        if (path / "scan/windows/blocks/done/zarr.json").is_file() and ledger.done().sum() >= n:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no window was finished within a minute")
+
+
+def recorded(path: Path) -> dict[str, int]:
+    """When the block of every recorded window was written."""
+    done = np.flatnonzero(BlockLedger(str(path), "scan/windows").done())
+    return {str(i): (path / f"scan/windows/density/c/{i}/0/0/0").stat().st_mtime_ns for i in done}
+
+
+def test_reconstruct_scan__survives_the_kill_of_a_worker(
+    series: Path, scanned: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """kill -9 in the middle: the same film to the bit, no recorded window computed twice."""
+    path = copy(series, tmp_path)
+    process, workers = start(path, tmp_path)
+    wait_for_windows(path, 1)
+    before = recorded(path)
+    os.kill(workers[0], signal.SIGKILL)
+    assert process.wait(timeout=180) == 0
+    after = recorded(path)
+    assert len(after) == N_WINDOWS and before.items() <= after.items()
+    np.testing.assert_array_equal(density(path), density(scanned[0]))
+
+
+def test_reconstruct_scan__survives_the_kill_of_everything(
+    series: Path, scanned: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """The next run takes the lock over and computes only what is missing."""
+    path = copy(series, tmp_path)
+    process, workers = start(path, tmp_path)
+    wait_for_windows(path, 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    for pid in workers:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    process.wait()
+    before = recorded(path)
+    summary = pipeline.scan(path, **SCAN)
+    assert summary["n_windows_computed"] == N_WINDOWS - len(before)
+    assert before.items() <= recorded(path).items()
+    np.testing.assert_array_equal(density(path), density(scanned[0]))
+
+
+def test_reconstruct_scan__refuses_bad_options(series: Path, tmp_path: Path) -> None:
+    """Before anything is written."""
+    with Store.open(copy(series, tmp_path), "a") as store:
+        groups = store.groups()
+        for wrong, message in (
+            ({"window": (4, 4)}, "8 or more"),
+            ({"overlap": 0}, "overlap"),
+            ({"thickness": 0.0}, "positive"),
+            ({"iterations": 0}, "at least 1"),
+            ({"solver": "magic"}, "fista"),
+            ({"final_iterations": -1}, "0 or more"),
+        ):
+            with pytest.raises(InputError, match=message):
+                reconstruct_scan(store, **{**SCAN, **wrong})
+        assert store.groups() == groups and store.pending("scan/coarse") is None
+
+
+def test_reconstruct_scan__refuses_windows_that_do_not_fit(
+    series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Says how much it needs and which option helps."""
+    monkeypatch.setattr(grid, "available_memory", lambda: 2**16)
+    with Store.open(copy(series, tmp_path), "a") as store, pytest.raises(CapacityError, match=r"GiB.*--window"):
+        reconstruct_scan(store, **SCAN)
