@@ -16,95 +16,64 @@ import numpy as np
 from .._jit import njit
 
 _BLOCK = 8  # planes that share the first-level cache with the rows they are added to
+_TILTS = 4  # tilts whose sheared rows do so in the adjoint
 
 
 @njit(fastmath=True, inline="always")
-def _interior(shift, n_out, n_in):
-    """The range of i with 0 <= i < n_out for which i + shift and i + shift + 1 both lie in 0..n_in-1."""
-    return max(0, -shift), min(n_out, n_in - 1 - shift)
-
-
-@njit(fastmath=True, inline="always")
-def _add(out, o, flat, a, b, start, stop, w):
-    """out[o + i] += w[0] flat[a + i] + w[1] flat[a + i + 1] + w[2] flat[b + i] + w[3] flat[b + i + 1].
-
-    Positions are unsigned and views are avoided: both cost more than the arithmetic of a short row.
-    """
+def _add_part(out, o, flat, p, start, stop, left, right):
+    """out[o + i] += left flat[p + i] + right flat[p + i + 1] for i = start..stop - 1."""
     if stop > start:
-        o, a, b, one = np.uint64(o + start), np.uint64(a + start), np.uint64(b + start), np.uint64(1)
-        w0, w1, w2, w3 = w
+        first, source, one = np.uint64(o + start), np.uint64(p + start), np.uint64(1)
         for i in range(np.uint64(stop - start)):
-            out[o + i] += (
-                w0 * flat[a + i] + w1 * flat[a + one + i] + w2 * flat[b + i] + w3 * flat[b + one + i]
-            )
+            out[first + i] += left * flat[source + i] + right * flat[source + one + i]
 
 
-@njit(fastmath=True, inline="always")
-def _add_edges(out, o, n_out, flat, a, b, shift, n_in, w):
-    """The two elements of `out` that have only one of their two neighbours along the row."""
+@njit(fastmath=True)
+def _add_rest(out, o, n_out, flat, p, shift, n_in, left, right, lo, hi):
+    """What a row gets from one source outside of lo..hi - 1, the ends where it has only one neighbour included."""
+    start, stop = max(0, -shift), min(n_out, n_in - 1 - shift)
+    _add_part(out, o, flat, p, start, min(stop, lo), left, right)
+    _add_part(out, o, flat, p, max(start, hi), stop, left, right)
     i = -1 - shift
     if 0 <= i < n_out:
-        out[np.uint64(o + i)] += w[1] * flat[np.uint64(a + i + 1)] + w[3] * flat[np.uint64(b + i + 1)]
+        out[np.uint64(o + i)] += right * flat[np.uint64(p + i + 1)]
     i = n_in - 1 - shift
     if 0 <= i < n_out:
-        out[np.uint64(o + i)] += w[0] * flat[np.uint64(a + i)] + w[2] * flat[np.uint64(b + i)]
+        out[np.uint64(o + i)] += left * flat[np.uint64(p + i)]
 
 
 @njit(fastmath=True)
-def _add_one(out, o, n_out, flat, a, b, shift, n_in, w):
-    """Add one interpolated pair of rows; `a`, `b` are the flat positions that element 0 of the row at `o` reads."""
-    start, stop = _interior(shift, n_out, n_in)
-    _add(out, o, flat, a, b, start, stop, w)
-    _add_edges(out, o, n_out, flat, a, b, shift, n_in, w)
+def _add_sources(out, o, n_out, flat, n, position, shift, length, left, right):
+    """Add `n` interpolated rows to the row of `n_out` elements at out[o].
 
-
-@njit(fastmath=True)
-def _add_two(out, o, n_out, flat, a, b, shift_a, n_a, w, c, d, shift_c, n_c, v):
-    """Add two interpolated pairs of rows, in one pass over the row at `o` where both are present."""
-    lo_a, hi_a = _interior(shift_a, n_out, n_a)
-    lo_c, hi_c = _interior(shift_c, n_out, n_c)
-    lo, hi = max(lo_a, lo_c), min(hi_a, hi_c)
-    if hi <= lo:
-        _add(out, o, flat, a, b, lo_a, hi_a, w)
-        _add(out, o, flat, c, d, lo_c, hi_c, v)
-    else:
-        w0, w1, w2, w3 = w
-        v0, v1, v2, v3 = v
-        one, p = np.uint64(1), np.uint64(o + lo)
-        a0, b0, c0, d0 = np.uint64(a + lo), np.uint64(b + lo), np.uint64(c + lo), np.uint64(d + lo)
-        for i in range(np.uint64(hi - lo)):
-            out[p + i] += (
-                w0 * flat[a0 + i] + w1 * flat[a0 + one + i] + w2 * flat[b0 + i] + w3 * flat[b0 + one + i]
-            ) + (v0 * flat[c0 + i] + v1 * flat[c0 + one + i] + v2 * flat[d0 + i] + v3 * flat[d0 + one + i])
-        _add(out, o, flat, a, b, lo_a, lo, w)
-        _add(out, o, flat, a, b, hi, hi_a, w)
-        _add(out, o, flat, c, d, lo_c, lo, v)
-        _add(out, o, flat, c, d, hi, hi_c, v)
-    _add_edges(out, o, n_out, flat, a, b, shift_a, n_a, w)
-    _add_edges(out, o, n_out, flat, c, d, shift_c, n_c, v)
-
-
-@njit(fastmath=True, inline="always")
-def _weights(first, second, fraction):
-    """Weights of (first row: left, right; second row: left, right) for a fraction along the row."""
-    return first * (np.float32(1) - fraction), first * fraction, second * (np.float32(1) - fraction), second * fraction
-
-
-@njit(fastmath=True, inline="always")
-def _plane_source(k, r, iy, fy, ix, fx, plane_stride, row_stride, n_rows, column0):
-    """Where row `r` of a sheared image reads plane k: flat positions of two rows, shift, weights.
-
-    Row r takes (1 - fy) of volume row r - iy and fy of row r - iy - 1; column c takes (1 - fx) of
-    volume column c - ix and fx of column c - ix - 1. A row outside of the volume weighs nothing.
+    Source s adds left[s] flat[p + i] + right[s] flat[p + i + 1], p = position[s], to element i, as far
+    as i + shift[s] and i + shift[s] + 1 lie in 0..length[s] - 1. Four sources go in one pass over the
+    range that they share. Positions are unsigned and views avoided: both cost more than a short row.
     """
-    y = r - iy[k]
-    shift = column0 - ix[k] - 1
-    one = np.float32(1)
-    w_here = one - fy[k] if 0 <= y < n_rows else np.float32(0)
-    w_before = fy[k] if 0 <= y - 1 < n_rows else np.float32(0)
-    here = k * plane_stride + min(max(y, 0), n_rows - 1) * row_stride + shift
-    before = k * plane_stride + min(max(y - 1, 0), n_rows - 1) * row_stride + shift
-    return here, before, shift, _weights(w_here, w_before, one - fx[k]), (w_here != 0) or (w_before != 0)
+    s = 0
+    while s < n:
+        if s + 4 > n:
+            _add_rest(out, o, n_out, flat, position[s], shift[s], length[s], left[s], right[s], n_out, n_out)
+            s += 1
+            continue
+        lo, hi = 0, n_out
+        for q in range(s, s + 4):
+            lo, hi = max(lo, -shift[q]), min(hi, length[q] - 1 - shift[q])
+        if hi > lo:
+            first, one = np.uint64(o + lo), np.uint64(1)
+            a, b = np.uint64(position[s] + lo), np.uint64(position[s + 1] + lo)
+            c, d = np.uint64(position[s + 2] + lo), np.uint64(position[s + 3] + lo)
+            a0, a1, b0, b1 = left[s], right[s], left[s + 1], right[s + 1]
+            c0, c1, d0, d1 = left[s + 2], right[s + 2], left[s + 3], right[s + 3]
+            for i in range(np.uint64(hi - lo)):
+                out[first + i] += (
+                    a0 * flat[a + i] + a1 * flat[a + one + i] + b0 * flat[b + i] + b1 * flat[b + one + i]
+                ) + (c0 * flat[c + i] + c1 * flat[c + one + i] + d0 * flat[d + i] + d1 * flat[d + one + i])
+        else:
+            lo, hi = n_out, n_out
+        for q in range(s, s + 4):
+            _add_rest(out, o, n_out, flat, position[q], shift[q], length[q], left[q], right[q], lo, hi)
+        s += 4
 
 
 @njit(fastmath=True)
@@ -125,46 +94,36 @@ def shear_forward(volume, layout, boxes, offsets, iy, fy, ix, fx, sheared, row_s
 
     Notes
     -----
-    Blocks of planes stay in the first-level cache while all tilts pass over them.
+    Row r takes (1 - fy) of volume row r - iy and fy of row r - iy - 1; column c takes (1 - fx) of
+    volume column c - ix and fx of column c - ix - 1. Blocks of planes stay in the first-level cache
+    while all tilts pass over them.
     """
     plane_stride, row_stride, n_planes, n_rows, n_columns = layout
+    position, shift = np.empty(2 * _BLOCK, np.int64), np.empty(2 * _BLOCK, np.int64)
+    length = np.full(2 * _BLOCK, n_columns)
+    left, right = np.empty(2 * _BLOCK, np.float32), np.empty(2 * _BLOCK, np.float32)
+    one = np.float32(1)
     for r in range(row_start, row_stop):
         for k0 in range(0, n_planes, _BLOCK):
             for t in range(boxes.shape[0]):
                 i = r - boxes[t, 0]
                 if i < 0 or i >= boxes[t, 2]:
                     continue
+                n = 0
+                for k in range(k0, min(k0 + _BLOCK, n_planes)):
+                    x = boxes[t, 1] - ix[t, k] - 1
+                    if x >= n_columns or x + boxes[t, 3] < 0:
+                        continue
+                    for before in range(2):
+                        y = r - iy[t, k] - before
+                        weight = fy[t, k] if before else one - fy[t, k]
+                        if weight != 0 and 0 <= y < n_rows:
+                            position[n] = k * plane_stride + y * row_stride + x
+                            shift[n] = x
+                            left[n], right[n] = weight * fx[t, k], weight * (one - fx[t, k])
+                            n += 1
                 first = offsets[t] + i * boxes[t, 3]
-                n_out = boxes[t, 3]
-                k = k0
-                stop = min(k0 + _BLOCK, n_planes)
-                while k < stop:
-                    a, b, shift_a, w, used_a = _plane_source(
-                        k, r, iy[t], fy[t], ix[t], fx[t], plane_stride, row_stride, n_rows, boxes[t, 1]
-                    )
-                    if k + 1 < stop:
-                        c, d, shift_c, v, used_c = _plane_source(
-                            k + 1, r, iy[t], fy[t], ix[t], fx[t], plane_stride, row_stride, n_rows, boxes[t, 1]
-                        )
-                        if used_a or used_c:
-                            _add_two(sheared, first, n_out, volume, a, b, shift_a, n_columns, w, c, d, shift_c, n_columns, v)
-                    elif used_a:
-                        _add_one(sheared, first, n_out, volume, a, b, shift_a, n_columns, w)
-                    k += 2
-
-
-@njit(fastmath=True, inline="always")
-def _tilt_source(t, k, y, boxes, offsets, iy, fy, ix, fx):
-    """Where volume row (k, y) reads sheared image t: the transpose of `_plane_source`."""
-    j = y + iy[t, k] - boxes[t, 0]
-    shift = ix[t, k] - boxes[t, 1]
-    one = np.float32(1)
-    n_rows, n_columns = boxes[t, 2], boxes[t, 3]
-    w_here = one - fy[t, k] if 0 <= j < n_rows else np.float32(0)
-    w_after = fy[t, k] if 0 <= j + 1 < n_rows else np.float32(0)
-    here = offsets[t] + min(max(j, 0), n_rows - 1) * n_columns + shift
-    after = offsets[t] + min(max(j + 1, 0), n_rows - 1) * n_columns + shift
-    return here, after, shift, n_columns, _weights(w_here, w_after, fx[t, k]), (w_here != 0) or (w_after != 0)
+                _add_sources(sheared, first, boxes[t, 3], volume, n, position, shift, length, left, right)
 
 
 @njit(fastmath=True)
@@ -175,22 +134,28 @@ def shear_adjoint(sheared, layout, boxes, offsets, iy, fy, ix, fx, volume, row_s
     """
     plane_stride, row_stride, n_planes, n_rows, n_columns = layout
     n_tilts = boxes.shape[0]
+    position, shift, length = np.empty(2 * _TILTS, np.int64), np.empty(2 * _TILTS, np.int64), np.empty(2 * _TILTS, np.int64)
+    left, right = np.empty(2 * _TILTS, np.float32), np.empty(2 * _TILTS, np.float32)
+    one = np.float32(1)
     for y in range(row_start, row_stop):
         for k0 in range(0, n_planes, _BLOCK):
-            for t in range(0, n_tilts, 2):
+            for t0 in range(0, n_tilts, _TILTS):
                 for k in range(k0, min(k0 + _BLOCK, n_planes)):
+                    n = 0
+                    for t in range(t0, min(t0 + _TILTS, n_tilts)):
+                        x = ix[t, k] - boxes[t, 1]
+                        if x >= boxes[t, 3] or x + n_columns < 0:
+                            continue
+                        for after in range(2):
+                            j = y + iy[t, k] + after - boxes[t, 0]
+                            weight = fy[t, k] if after else one - fy[t, k]
+                            if weight != 0 and 0 <= j < boxes[t, 2]:
+                                position[n] = offsets[t] + j * boxes[t, 3] + x
+                                shift[n], length[n] = x, boxes[t, 3]
+                                left[n], right[n] = weight * (one - fx[t, k]), weight * fx[t, k]
+                                n += 1
                     first = k * plane_stride + y * row_stride
-                    a, b, shift_a, n_a, w, used_a = _tilt_source(t, k, y, boxes, offsets, iy, fy, ix, fx)
-                    if t + 1 < n_tilts:
-                        c, d, shift_c, n_c, v, used_c = _tilt_source(t + 1, k, y, boxes, offsets, iy, fy, ix, fx)
-                        if used_a and used_c:
-                            _add_two(volume, first, n_columns, sheared, a, b, shift_a, n_a, w, c, d, shift_c, n_c, v)
-                        elif used_a:
-                            _add_one(volume, first, n_columns, sheared, a, b, shift_a, n_a, w)
-                        elif used_c:
-                            _add_one(volume, first, n_columns, sheared, c, d, shift_c, n_c, v)
-                    elif used_a:
-                        _add_one(volume, first, n_columns, sheared, a, b, shift_a, n_a, w)
+                    _add_sources(volume, first, n_columns, sheared, n, position, shift, length, left, right)
 
 
 @njit(fastmath=True)
