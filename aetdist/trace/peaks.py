@@ -134,7 +134,7 @@ def trace_atoms(
         ``schema.ATOMS``, the highest peak first: `position` (atom, axis) float64 in Angstrom in the frame
         of the volume's coordinates; `intensity` (atom,) float64, height of the fitted peak of the smoothed
         density; `box_intensity` (atom,) float64, its mean over the fitted box. Attributes: `threshold`,
-        `n_peaks` (all maxima), `minimum_distance`, `sigma`, `fit_box`, `isolation` (infinite for None).
+        `n_peaks` (all maxima), `minimum_distance`, `sigma`, `fit_box`, `isolation` (0 for None).
 
     Raises
     ------
@@ -209,7 +209,7 @@ def trace_atoms(
             "minimum_distance": float(minimum_distance),
             "sigma": float(sigma),
             "fit_box": float(fit_box),
-            "isolation": math.inf if isolation is None else float(isolation),
+            "isolation": float(isolation or 0),
         },
     )
     return with_units(dataset, ATOMS)
