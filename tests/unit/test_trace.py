@@ -187,6 +187,17 @@ def test_trace__threshold_without_truth_and_empty_vacuum(noise):
     assert (np.abs(atoms["position"][:, 2]) > 6.5).sum() <= 0.01 * len(points)
 
 
+@pytest.mark.parametrize("lighter", [0.3, 0.5, 0.7])
+def test_trace__threshold_keeps_a_lighter_species(lighter):
+    rng = np.random.default_rng(9)
+    shape = (60, 70, 70)
+    points = packing(rng, [11, 11, 5], 200, distance=2.35)
+    heights = np.where(rng.random(len(points)) < 0.5, 1.0, lighter) * rng.normal(1, 0.05, len(points))
+    density = np.maximum(render(points, shape, heights) + rng.normal(0, 0.1, shape), 0)
+    result = compare_atoms(trace_atoms(as_volume(density)), as_atoms(points))
+    assert result.recall > 0.97 and result.precision > 0.97
+
+
 def test_trace__support_bounds_the_atoms():
     points = np.array([[-4.0, 0, 0], [0, 0, 0], [4.0, 0, 0]])
     volume = as_volume(render(points, (24, 24, 48)))
