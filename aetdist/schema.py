@@ -63,7 +63,7 @@ VOLUME = Group(
     "volume",
     required=(Variable("density", ("z", "y", "x"), "f", "1", "ADF intensity per voxel"),),
     optional=(
-        Variable("support", ("z", "y", "x"), "b", "1", "True where there may be matter"),
+        Variable("support", ("z", "y", "x"), "b", "1", "True where atoms can be told from the volume"),
         Variable("r_factor", ("iteration", "tilt"), "f", "1", "R-factor (eq. 4) over measured pixels"),
         Variable("height", ("map_y", "map_x"), "f", "angstrom", "height of the middle of the film"),
         Variable("thickness", ("map_y", "map_x"), "f", "angstrom", "local thickness of the film"),

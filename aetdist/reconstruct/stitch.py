@@ -6,7 +6,6 @@ from itertools import combinations
 
 import dask
 import numpy as np
-import xarray as xr
 
 from ..blocks.angles import project_blocks
 from ..io import open_dataset, write_region
@@ -14,7 +13,6 @@ from .film import start_volume
 from .grid import Field
 from .windows import ScanPlan
 
-_SURFACE_MARGIN = 3.0  # Angstrom: an atom's own radius and the maps' error
 #: Sums over pairs of windows where both weigh something: n, |a-b|, (|a|+|b|)/2, a, b, aa, bb, ab (a, b symmetrised).
 N_SUMS = 8
 
@@ -40,7 +38,7 @@ def stitch_chunk(columns: tuple[slice, slice], path: str, plan: ScanPlan, groups
     Notes
     -----
     film = sum_i w_i V_i + (1 - sum_i w_i) V_coarse: the coarse film fills the margin outside the field.
-    The support is the matter within the field: there atoms can be told.
+    The support is where windows make up the film: atoms can be told there, and not in the margin.
     """
     rows, cols = columns
     nz = plan.shape[0]
@@ -71,24 +69,10 @@ def stitch_chunk(columns: tuple[slice, slice], path: str, plan: ScanPlan, groups
             coarse, plan.coarse, (plan.first[0], int(y[0]), int(x[0])), shape
         )
     write_region(path, film_group, "density", (slice(0, nz), rows, cols), film)
-    support = _support(open_dataset(path, coarse_group), plan, y, x) & (total > 0.5)
-    write_region(path, film_group, "support", (slice(0, nz), rows, cols), support)
+    write_region(path, film_group, "support", (slice(0, nz), rows, cols), np.broadcast_to(total > 0.5, shape))
     disagreement, sums = _compare_pairs(gathered, shape)
     write_region(path, film_group, "disagreement", (rows, cols), disagreement)
     return sums
-
-
-def _support(maps: xr.Dataset, plan: ScanPlan, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Voxels (z, y, x) between the film's surfaces, `_SURFACE_MARGIN` beyond them included."""
-    size = plan.field.pixel_size
-    nearest = {
-        name: np.clip(np.round((axis - start) / plan.coarse.factor).astype(int), 0, n - 1)
-        for name, axis, start, n in zip("yx", (y, x), plan.coarse.start[1:], plan.coarse.shape[1:], strict=True)
-    }
-    height = maps["height"].values[np.ix_(nearest["y"], nearest["x"])]
-    reach = maps["thickness"].values[np.ix_(nearest["y"], nearest["x"])] / 2 + _SURFACE_MARGIN
-    z = (np.arange(plan.shape[0]) + plan.first[0])[:, None, None] * size
-    return np.abs(z - height) <= reach  # False where the height is NaN: no matter
 
 
 def _compare_pairs(

@@ -126,7 +126,8 @@ def trace_atoms(
         An atom without another one within this length, in Angstrom, is noise in the vacuum. None keeps such
         atoms.
     support : array_like, shape (z, y, x), bool, optional
-        True where atoms may be. Everywhere if left out.
+        True where atoms may be. By default the volume's own `support` (a scan's says where its windows
+        are: in the margin around the field atoms cannot be told); everywhere if it has none.
 
     Returns
     -------
@@ -165,6 +166,8 @@ def trace_atoms(
         raise InputError(f"The threshold is {threshold}; needed is a finite density, or None to have one chosen.")
     if isolation is not None and not isolation > 0:
         raise InputError(f"isolation is {isolation}; needed is a positive length in Angstrom, or None.")
+    if support is None and "support" in volume:
+        support = volume["support"].data
     voxel, _ = _checked(volume, sigma, fit_box, support)
     floor = SEARCH_FLOOR * _matter_density(volume["density"].data)
     parts = find_peaks(volume, sigma=sigma, fit_box=fit_box, floor=floor, support=support)
