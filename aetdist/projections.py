@@ -65,7 +65,8 @@ def _geometry(shape: Any, start: Any, angles: Any, detector_shape: tuple[int, in
     matrices = matrices_from_euler(angles)
     detector_shape = detector_shape or (shape[1], shape[2])
     detector_start = np.tile([-(n // 2) for n in detector_shape], (len(matrices), 1)).astype(np.float64)
-    return ParallelGeometry(matrices, tuple(shape), start, tuple(detector_shape), detector_start)
+    ny, nx = detector_shape
+    return ParallelGeometry(matrices, tuple(shape), start, (ny, nx), detector_start)
 
 
 def _project_array(volume: Any, geometry: ParallelGeometry) -> Any:

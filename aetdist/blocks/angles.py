@@ -53,7 +53,9 @@ def project_blocks(volume: da.Array, geometry: ParallelGeometry, group: int | No
             if rows.stop > rows.start and columns.stop > columns.start:
                 parts.append((rows, columns, _project(blocks[index], part.crop_detector(rows, columns))))
         images.append(
-            da.from_delayed(_sum_parts(parts, seen.n_tilts, seen.detector_shape), (seen.n_tilts, *seen.detector_shape), np.float32)
+            da.from_delayed(
+                _sum_parts(parts, seen.n_tilts, seen.detector_shape), (seen.n_tilts, *seen.detector_shape), np.float32
+            )
         )
     return da.concatenate(images, axis=0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,14 +72,12 @@ def cut_axis(n: int, window: int, overlap: int, outside: int, fade: int = 1) -> 
     count = 1 + max(0, int(np.ceil((n - window) / (window - overlap))))
     starts = np.round(np.linspace(0, n - window, count)).astype(int)
     zones = []
-    for left, right in zip(starts[:-1], starts[1:], strict=True):
+    for left, right in pairwise(starts):
         middle = (int(left) + window + int(right)) / 2
         half = min(left + window - right, right - left) / 4
         zones.append((round(middle - half), round(middle + half)))
     zones = [(-outside - fade, -outside), *zones, (n + outside, n + outside + fade)]
-    return [
-        Span(int(s), int(s) + window, zones[i], zones[i + 1]) for i, s in enumerate(starts)
-    ]
+    return [Span(int(s), int(s) + window, zones[i], zones[i + 1]) for i, s in enumerate(starts)]
 
 
 def run_tasks(function: Callable[..., Any], items: Iterable[Any], *arguments: Any, label: str) -> list[Any]:

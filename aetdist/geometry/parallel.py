@@ -41,10 +41,12 @@ class ParallelGeometry:
     def __post_init__(self) -> None:
         n = len(self.matrices)
         if self.matrices.shape != (n, 3, 3) or n == 0:
-            raise InputError(f"Rotation matrices came with shape {self.matrices.shape}; needed is (tilts, 3, 3), tilts > 0.")
+            raise InputError(
+                f"Rotation matrices came with shape {self.matrices.shape}; needed is (tilts, 3, 3), tilts > 0."
+            )
         if min(self.volume_shape) < 1 or min(self.detector_shape) < 1:
             raise InputError(
-                f"Volume {self.volume_shape} and detector {self.detector_shape} need at least one voxel along every axis."
+                f"Volume {self.volume_shape} and detector {self.detector_shape} need a voxel or more along every axis."
             )
         if self.detector_start.shape != (n, 2):
             raise InputError(f"detector_start came with shape {self.detector_start.shape}; needed is ({n}, 2).")
@@ -70,9 +72,9 @@ class ParallelGeometry:
 
     def part(self, first: tuple[int, int, int], shape: tuple[int, int, int]) -> ParallelGeometry:
         """The block of `shape` voxels from voxel `first` (z, y, x) on, seen by the same detector."""
-        start = tuple(s + f for s, f in zip(self.volume_start, first, strict=True))
+        z, y, x = (s + f for s, f in zip(self.volume_start, first, strict=True))
         whole = self.whole or (self.volume_start, self.volume_shape)
-        return replace(self, volume_start=start, volume_shape=shape, whole=whole)
+        return replace(self, volume_start=(z, y, x), volume_shape=shape, whole=whole)
 
     def footprint(self, margin: int = 10) -> tuple[slice, slice]:
         """Detector rows and columns that the volume can reach at any tilt, `margin` pixels included."""

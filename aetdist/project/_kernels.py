@@ -132,9 +132,13 @@ def shear_adjoint(sheared, layout, boxes, offsets, iy, fy, ix, fx, volume, row_s
 
     A few sheared rows stay in the first-level cache while a block of planes passes over them.
     """
-    plane_stride, row_stride, n_planes, n_rows, n_columns = layout
+    plane_stride, row_stride, n_planes, _, n_columns = layout
     n_tilts = boxes.shape[0]
-    position, shift, length = np.empty(2 * _TILTS, np.int64), np.empty(2 * _TILTS, np.int64), np.empty(2 * _TILTS, np.int64)
+    position, shift, length = (
+        np.empty(2 * _TILTS, np.int64),
+        np.empty(2 * _TILTS, np.int64),
+        np.empty(2 * _TILTS, np.int64),
+    )
     left, right = np.empty(2 * _TILTS, np.float32), np.empty(2 * _TILTS, np.float32)
     one = np.float32(1)
     for y in range(row_start, row_stop):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -72,7 +72,9 @@ class ParallelProjector:
             data = _swapped(memory) if plan.transposed else memory
             sheared = np.zeros(plan.n_sheared, np.float32)
 
-            def shear(rows: tuple[int, int], plan: ShearPlan = plan, data: np.ndarray = data, sheared: np.ndarray = sheared) -> None:
+            def shear(
+                rows: tuple[int, int], plan: ShearPlan = plan, data: np.ndarray = data, sheared: np.ndarray = sheared
+            ) -> None:
                 kernels.shear_forward(data.reshape(-1), plan.layout, *plan.arrays, sheared, *rows)
 
             def warp(part: range, plan: ShearPlan = plan, sheared: np.ndarray = sheared) -> None:
@@ -111,12 +113,19 @@ class ParallelProjector:
                 for t in part:
                     image = plan.sheared_image(sheared, t)
                     if image.size:
-                        kernels.warp_adjoint(images[plan.tilts[t]], plan.inverse[t], plan.origin[t], plan.scale[t], image)
+                        kernels.warp_adjoint(
+                            images[plan.tilts[t]], plan.inverse[t], plan.origin[t], plan.scale[t], image
+                        )
                         image[...] = _filter(image, plan.taps[t])
 
             target = np.zeros(plan.transposed_shape, np.float32) if plan.transposed else memory
 
-            def shear(rows: tuple[int, int], plan: ShearPlan = plan, sheared: np.ndarray = sheared, target: np.ndarray = target) -> None:
+            def shear(
+                rows: tuple[int, int],
+                plan: ShearPlan = plan,
+                sheared: np.ndarray = sheared,
+                target: np.ndarray = target,
+            ) -> None:
                 kernels.shear_adjoint(sheared, plan.layout, *plan.arrays, target.reshape(-1), *rows)
 
             self._each(warp, _split_range(len(plan.tilts), self.threads))
@@ -171,7 +180,7 @@ def _checked(array: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray
 
 def _split_rows(start: int, stop: int, parts: int) -> list[tuple[int, int]]:
     edges = np.linspace(start, stop, parts + 1).astype(int)
-    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    return [(int(a), int(b)) for a, b in pairwise(edges) if b > a]
 
 
 def _split_range(n: int, parts: int) -> list[range]:

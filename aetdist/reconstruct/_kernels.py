@@ -37,14 +37,14 @@ def constrain(iterate, ahead, support, positivity):
 
 @njit(fastmath=True)
 def extrapolate(iterate, move, momentum):
-    """move <- iterate + momentum * move, in place. float32 (voxels,)."""
+    """Move <- iterate + momentum * move, in place. float32 (voxels,)."""
     for i in range(iterate.size):
         move[i] = iterate[i] + momentum * move[i]
 
 
 @njit
 def masked_residual(calculated, measured, mask, residual):
-    """residual = measured - calculated where mask, else 0; returns sum |residual| and sum |measured| over the mask."""
+    """Residual = measured - calculated where mask, else 0; returns sum |residual| and sum |measured| over the mask."""
     difference, total = 0.0, 0.0
     for i in range(calculated.size):
         if mask[i]:

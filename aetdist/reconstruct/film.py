@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -150,7 +151,7 @@ def _crossing(profile: np.ndarray, level: np.ndarray, index: np.ndarray, z: np.n
 
 
 def start_volume(
-    coarse_density: np.ndarray, coarse: CoarseFilm, first: tuple[int, int, int], shape: tuple[int, int, int]
+    coarse_density: Any, coarse: CoarseFilm, first: tuple[int, int, int], shape: tuple[int, int, int]
 ) -> np.ndarray:
     """A coarse volume on a fine grid by linear interpolation (nearest beyond its border), (z, y, x) float32.
 
@@ -175,9 +176,7 @@ def start_volume(
 
 def coarse_dataset(density: np.ndarray, coarse: CoarseFilm, size: float) -> xr.Dataset:
     """A coarse volume with its coordinates (Angstrom), height and thickness maps."""
-    axes = [
-        (s + coarse.factor * np.arange(n)) * size for s, n in zip(coarse.start, coarse.shape, strict=True)
-    ]
+    axes = [(s + coarse.factor * np.arange(n)) * size for s, n in zip(coarse.start, coarse.shape, strict=True)]
     height, thickness = height_and_thickness(density, axes[0], coarse.factor * size)
     return xr.Dataset(
         {

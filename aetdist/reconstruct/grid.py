@@ -56,7 +56,7 @@ class Field:
         return tuple(int(np.round(s)) + n // 2 for s, n in zip(self.detector_start, self.detector_shape, strict=True))  # type: ignore[return-value]
 
     def geometry(self, start: tuple[int, int, int], shape: tuple[int, int, int]) -> ParallelGeometry:
-        """This detector and a grid of voxels as large as its pixels."""
+        """The detector and a grid of voxels as large as its pixels."""
         return ParallelGeometry(
             self.matrices,
             shape,

@@ -143,8 +143,8 @@ def step_length(solver: str, step: float | None, n_tilts_times_depth: int, eigen
     if not 0 < length * eigenvalue < bound:
         largest = limit * n_tilts_times_depth / eigenvalue
         raise InputError(
-            f"A step of Delta = {step:g} would diverge here ({solver}); needed is more than 0 and at most {largest:.3g}, "
-            "or leave it out."
+            f"A step of Delta = {step:g} would diverge here ({solver}); needed is more than 0 and at most "
+            f"{largest:.3g}, or leave it out."
         )
     return length
 

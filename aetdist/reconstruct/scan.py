@@ -21,7 +21,7 @@ from .solvers import largest_eigenvalue, solve
 from .stitch import agreement, film_r_factor, stitch_chunk
 from .windows import ScanPlan, Window, check_windows, plan_windows, window_geometry
 
-_SERIES, _COARSE, _WINDOWS, _FILM = "tilt_series/aligned", "scan/coarse", "scan/windows", "volume"
+_SERIES, _COARSE, _FILM = "tilt_series/aligned", "scan/coarse", "volume"
 
 
 def reconstruct_scan(
@@ -31,6 +31,7 @@ def reconstruct_scan(
     overlap: int,
     thickness: float,
     iterations: int = 40,
+    passes: int = 2,
     coarse_iterations: int = 30,
     final_iterations: int = 0,
     solver: str = "fista",
@@ -49,7 +50,10 @@ def reconstruct_scan(
         Range of heights in Angstrom that holds the film, centred on the origin of the rotation: its
         thickness plus its waviness.
     iterations : int
-        Iterations of every local volume.
+        Iterations of every local volume, over all passes.
+    passes : int
+        How often the windows are reconstructed and stitched: from the second pass on they start from
+        the stitched film, so that each knows the atoms that its neighbours found around it.
     coarse_iterations : int
         Iterations of the coarse film.
     final_iterations : int
@@ -79,8 +83,9 @@ def reconstruct_scan(
     window. 2. A task per window reads its own crop of every tilt, centred on the projection of the
     window's centre, and reconstructs an extended object: all voxels that its rays cross, started
     from the coarse film. 3. Every chunk of the film gathers the windows that touch it and blends
-    them with smooth weights; the margin outside the field comes from the coarse film. A window whose
-    record is written is never computed again; the result does not depend on the workers.
+    them with smooth weights; the margin outside the field comes from the coarse film. 2 and 3 are
+    repeated from the stitched film. A window whose record is written is never computed again; the
+    result does not depend on the workers.
 
     References
     ----------
@@ -90,6 +95,10 @@ def reconstruct_scan(
     check_solver(solver, coarse_iterations)
     if final_iterations < 0:
         raise InputError(f"final_iterations came as {final_iterations}; needed is 0 or more.")
+    if not 1 <= passes <= iterations:
+        raise InputError(
+            f"{passes} passes came for {iterations} iterations; needed is 1 pass or more, each of an iteration."
+        )
     series = store.read(_SERIES)
     field = Field.of(series)
     size, _ = check_windows(window, overlap, field)
@@ -103,24 +112,26 @@ def reconstruct_scan(
     _make_coarse(store, field, coarse, coarse_iterations, inputs, {"thickness": thickness})
     maps = open_dataset(path, _COARSE)[["height", "thickness"]].load()
 
-    plan = plan_windows(
-        field, first, shape, coarse, window, overlap, maps["height"].values, maps["thickness"].values
-    )
+    plan = plan_windows(field, first, shape, coarse, window, overlap, maps["height"].values, maps["thickness"].values)
     for w in plan.windows:
         advice = f"use windows smaller than {size[1]} x {size[0]} pixels (--window)."
         require_memory(w.shape, len(field.matrices) * size[0] * size[1], advice)
     if final_iterations:
         require_memory(shape, n_pixels, "leave out the iterations over the whole film (final_iterations = 0).")
-    settings = {"window": window, "overlap": overlap, "iterations": iterations, "solver": solver}
-    computed = _make_windows(store, plan, settings, {_COARSE: store.digest(_COARSE), **inputs})
-    return _make_film(store, plan, maps, final_iterations) | {
-        "n_windows": len(plan.windows),
-        "n_windows_computed": computed,
-    }
+    settings = {"window": window, "overlap": overlap, "iterations": -(-iterations // passes), "solver": solver}
+    inputs |= {_COARSE: store.digest(_COARSE)}
+    computed, start = 0, _COARSE
+    for number in range(1, passes + 1):
+        last = number == passes
+        windows, film = f"scan/windows_{number}", _FILM if last else f"scan/film_{number}"
+        computed += _make_windows(store, plan, settings, {start: store.digest(start), **inputs}, windows, start)
+        summary = _make_film(store, plan, maps, windows, film, final_iterations if last else 0)
+        start = film
+    return summary | {"n_windows": len(plan.windows), "n_windows_computed": computed}
 
 
 def _coarse_factor(shape: tuple[int, int, int], field: Field, size: tuple[int, int]) -> int:
-    """Smallest binning, 2 or more, at which the whole film has no more voxels than one local volume, or still shows atoms."""
+    """Smallest binning, 2 or more, that leaves no more voxels than one local volume has, as long as atoms show."""
     depth = shape[0]
     widest = 1.0 / np.abs(np.linalg.det(field.matrices[:, :2, :2])).min()
     local = depth * size[0] * (size[1] + depth) * widest
@@ -141,7 +152,10 @@ def _make_coarse(
     empty = coarse_dataset(np.zeros((2, 1, 1), np.float32), CoarseFilm(1, (0.0, 0.0, 0.0), (2, 1, 1)), 1.0)
     template = xr.Dataset(
         {
-            "density": (("z", "y", "x"), da.zeros((nz, ny, nx), chunks=(nz, min(64, ny), min(64, nx)), dtype=np.float32)),
+            "density": (
+                ("z", "y", "x"),
+                da.zeros((nz, ny, nx), chunks=(nz, min(64, ny), min(64, nx)), dtype=np.float32),
+            ),
             "height": (("y", "x"), da.zeros((ny, nx), chunks=-1)),
             "thickness": (("y", "x"), da.zeros((ny, nx), chunks=-1)),
         },
@@ -168,13 +182,15 @@ def _coarse_task(field: Field, path: str, coarse: CoarseFilm, iterations: int) -
 # -- windows -------------------------------------------------------------------------------------------
 
 
-def _make_windows(store: Store, plan: ScanPlan, settings: dict[str, Any], inputs: dict[str, str]) -> int:
+def _make_windows(
+    store: Store, plan: ScanPlan, settings: dict[str, Any], inputs: dict[str, str], group: str, start: str
+) -> int:
     """Compute the windows that are not there; how many these were."""
     record = Record("scan windows", settings, inputs)
-    ledger = BlockLedger(str(store.path), _WINDOWS)
-    if _holds(store, _WINDOWS, record):
+    ledger = BlockLedger(str(store.path), group)
+    if _holds(store, group, record):
         return 0
-    pending = store.pending(_WINDOWS)
+    pending = store.pending(group)
     if pending is None or pending.digest != record.digest or not ledger.exists():
         n, (ny, nx) = len(plan.windows), plan.kept_shape
         block = (1, plan.shape[0], ny, nx)
@@ -183,41 +199,51 @@ def _make_windows(store: Store, plan: ScanPlan, settings: dict[str, Any], inputs
             {"density": (("window", "z", "row", "column"), density, {"units": "1"})},
             attrs={"first_voxel_yx": [list(w.kept_first) for w in plan.windows]},
         )
-        store.begin(_WINDOWS, template, record=record)
+        store.begin(group, template, record=record)
         ledger.create(n)
     missing = [plan.windows[i] for i in np.flatnonzero(~ledger.done())]
     run_tasks(
-        _window_task, missing, str(store.path), plan, settings["iterations"], settings["solver"], label="windows"
+        _window_task,
+        missing,
+        ledger,
+        plan,
+        start,
+        settings["iterations"],
+        settings["solver"],
+        label=group.rpartition("/")[2].replace("_", ", pass "),
     )
-    store.finish(_WINDOWS)
+    store.finish(group)
     return len(missing)
 
 
-def _window_task(window: Window, path: str, plan: ScanPlan, iterations: int, solver: str) -> None:
+def _window_task(window: Window, ledger: BlockLedger, plan: ScanPlan, start: str, iterations: int, solver: str) -> None:
     """One local volume: its own pixels in, what it keeps out."""
-    ledger = BlockLedger(path, _WINDOWS)
     if ledger.is_done(window.index):  # computed by a worker that was lost before it could say so
         return
     kept = np.zeros((1, plan.shape[0], *plan.kept_shape), np.float32)
-    volume = reconstruct_window(path, window, plan, iterations, solver)
+    volume = reconstruct_window(ledger.path, window, plan, start, iterations, solver)
     z = window.first[0] - plan.first[0]
     y, x = (k - f for k, f in zip(window.kept_first, window.first[1:], strict=True))
     ny, nx = window.kept_shape
     kept[0, z : z + window.shape[0], :ny, :nx] = volume[:, y : y + ny, x : x + nx]
     region = (slice(window.index, window.index + 1), *(slice(0, n) for n in kept.shape[1:]))
-    write_region(path, _WINDOWS, "density", region, kept)
+    write_region(ledger.path, ledger.group, "density", region, kept)
     ledger.mark(window.index)
 
 
-def reconstruct_window(path: str, window: Window, plan: ScanPlan, iterations: int, solver: str) -> np.ndarray:
-    """The local volume of one window, started from the coarse film.
+def reconstruct_window(
+    path: str, window: Window, plan: ScanPlan, start: str, iterations: int, solver: str
+) -> np.ndarray:
+    """The local volume of one window.
 
     Parameters
     ----------
     path : str
-        The store, with the tilt series and the coarse film.
+        The store, with the tilt series.
     window : Window
     plan : ScanPlan
+    start : str
+        Group to start from: the coarse film, or a stitched one.
     iterations : int
     solver : {"fista", "gradient"}
 
@@ -228,10 +254,14 @@ def reconstruct_window(path: str, window: Window, plan: ScanPlan, iterations: in
     geometry, corners = window_geometry(plan.field, window)
     images, mask = _read_crops(path, corners, window.crop_shape)
     seen = np.flatnonzero(mask.any(axis=(1, 2)))
-    coarse = open_dataset(path, _COARSE)["density"].variable
-    start = start_volume(coarse, plan.coarse, window.first, window.shape)
+    density = open_dataset(path, start)["density"].variable
+    if start == _COARSE:
+        volume = start_volume(density, plan.coarse, window.first, window.shape)
+    else:
+        box = tuple(slice(a - f, a - f + n) for a, f, n in zip(window.first, plan.first, window.shape, strict=True))
+        volume = density[box].values
     if seen.size == 0:
-        return start
+        return volume
     geometry = geometry.select_tilts(seen)
     scale = {"fista": 1.0, "gradient": 1.9}[solver]
     solution = solve(
@@ -241,7 +271,7 @@ def reconstruct_window(path: str, window: Window, plan: ScanPlan, iterations: in
         solver=solver,
         iterations=iterations,
         step=scale / largest_eigenvalue(geometry),
-        start=start,
+        start=volume,
     )
     return solution.volume
 
@@ -257,10 +287,10 @@ def _read_crops(path: str, corners: np.ndarray, shape: tuple[int, int]) -> tuple
         high = [min(n, int(c) + s) for n, c, s in zip(limits, corner, shape, strict=True)]
         if any(h <= a for h, a in zip(high, low, strict=True)):
             continue
-        there = (t, *(slice(a, h) for a, h in zip(low, high, strict=True)))
-        here = (t, *(slice(a - int(c), h - int(c)) for a, h, c in zip(low, high, corner, strict=True)))
-        images[here] = series["images"][there].values
-        mask[here] = series["mask"][there].values
+        rows, columns = (slice(a, h) for a, h in zip(low, high, strict=True))
+        y, x = (slice(a - int(c), h - int(c)) for a, h, c in zip(low, high, corner, strict=True))
+        images[t, y, x] = series["images"][t, rows, columns].values
+        mask[t, y, x] = series["mask"][t, rows, columns].values
     images[~mask] = 0
     return images, mask
 
@@ -268,18 +298,42 @@ def _read_crops(path: str, corners: np.ndarray, shape: tuple[int, int]) -> tuple
 # -- film ----------------------------------------------------------------------------------------------
 
 
-def _make_film(store: Store, plan: ScanPlan, maps: xr.Dataset, final_iterations: int) -> dict[str, Any]:
+def _make_film(
+    store: Store, plan: ScanPlan, maps: xr.Dataset, windows: str, group: str, final_iterations: int
+) -> dict[str, Any]:
+    """Stitch windows into a film; how well it matches the measured pixels, and the windows each other."""
     path = str(store.path)
-    record = Record("scan", {"final_iterations": final_iterations}, {_WINDOWS: store.digest(_WINDOWS)})
-    nz, ny, nx = plan.shape
-    size = plan.field.pixel_size
+    record = Record("scan", {"final_iterations": final_iterations}, {windows: store.digest(windows)})
+    if group != _FILM and _holds(store, group, record):
+        return {}
     n_tilts = len(plan.field.matrices)
+    store.begin(group, _film_template(plan, maps), record=record)
+    sums = run_tasks(stitch_chunk, plan.chunks(), path, plan, (_COARSE, windows, group), label="stitching")
+    if final_iterations:
+        run_tasks(_final_task, [final_iterations], path, plan, label="whole film")
+    report(0, 1, "R-factor")
+    r_factor = film_r_factor(path, group, _SERIES, plan.field, plan.first)
+    report(1, 1, "R-factor")
+    write_region(path, group, "r_factor", (slice(0, 1), slice(0, n_tilts)), r_factor[None])
+    store.finish(group)
+    thickness = maps["thickness"].values
+    film = thickness > 0
+    ranges = {
+        name: [float(values[film].min()), float(values[film].max())] if film.any() else None
+        for name, values in (("height_range", maps["height"].values), ("thickness_range", thickness))
+    }
+    return {"r_factor_mean": float(np.nanmean(r_factor)), **agreement(np.sum(sums, axis=0)), **ranges}
+
+
+def _film_template(plan: ScanPlan, maps: xr.Dataset) -> xr.Dataset:
+    """The film's group before anything is computed: maps, coordinates and empty arrays."""
+    size, chunks = plan.field.pixel_size, plan.chunk_shape
     template = xr.Dataset(
         {
-            "density": (("z", "y", "x"), da.zeros(plan.shape, chunks=plan.chunk_shape, dtype=np.float32)),
-            "support": (("z", "y", "x"), da.zeros(plan.shape, chunks=plan.chunk_shape, dtype=bool)),
-            "disagreement": (("y", "x"), da.zeros((ny, nx), chunks=plan.chunk_shape[1:], dtype=np.float32)),
-            "r_factor": (("iteration", "tilt"), da.zeros((1, n_tilts), chunks=-1)),
+            "density": (("z", "y", "x"), da.zeros(plan.shape, chunks=chunks, dtype=np.float32)),
+            "support": (("z", "y", "x"), da.zeros(plan.shape, chunks=chunks, dtype=bool)),
+            "disagreement": (("y", "x"), da.zeros(plan.shape[1:], chunks=chunks[1:], dtype=np.float32)),
+            "r_factor": (("iteration", "tilt"), da.zeros((1, len(plan.field.matrices)), chunks=-1)),
             "height": (("map_y", "map_x"), maps["height"].values),
             "thickness": (("map_y", "map_x"), maps["thickness"].values),
         },
@@ -289,22 +343,7 @@ def _make_film(store: Store, plan: ScanPlan, maps: xr.Dataset, final_iterations:
             "map_x": maps["x"].values,
         },
     )
-    store.begin(_FILM, with_units(template, VOLUME), record=record)
-    sums = run_tasks(stitch_chunk, plan.chunks(), path, plan, (_COARSE, _WINDOWS, _FILM), label="stitching")
-    if final_iterations:
-        run_tasks(_final_task, [final_iterations], path, plan, label="whole film")
-    report(0, 1, "R-factor")
-    r_factor = film_r_factor(path, _FILM, _SERIES, plan.field, plan.first)
-    report(1, 1, "R-factor")
-    write_region(path, _FILM, "r_factor", (slice(0, 1), slice(0, n_tilts)), r_factor[None])
-    store.finish(_FILM)
-    thickness = maps["thickness"].values
-    film = thickness > 0
-    ranges = {
-        name: [float(values[film].min()), float(values[film].max())] if film.any() else None
-        for name, values in (("height_range", maps["height"].values), ("thickness_range", thickness))
-    }
-    return {"r_factor_mean": float(np.nanmean(r_factor)), **agreement(np.sum(sums, axis=0)), **ranges}
+    return with_units(template, VOLUME)
 
 
 def _final_task(iterations: int, path: str, plan: ScanPlan) -> None:

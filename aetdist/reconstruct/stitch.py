@@ -53,9 +53,7 @@ def stitch_chunk(columns: tuple[slice, slice], path: str, plan: ScanPlan, groups
     for window in plan.touching(rows, cols):
         values, weight = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
         low = [max(a, f) for a, f in zip((y[0], x[0]), window.kept_first, strict=True)]
-        high = [
-            min(b + 1, f + n) for b, f, n in zip((y[-1], x[-1]), window.kept_first, window.kept_shape, strict=True)
-        ]
+        high = [min(b + 1, f + n) for b, f, n in zip((y[-1], x[-1]), window.kept_first, window.kept_shape, strict=True)]
         here = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, (y[0], x[0]), strict=True))
         there = tuple(slice(a - f, b - f) for a, b, f in zip(low, high, window.kept_first, strict=True))
         values[:, here[0], here[1]] = blocks[window.index, :, there[0], there[1]].values
@@ -107,7 +105,9 @@ def agreement(sums: np.ndarray) -> dict[str, float]:
     }
 
 
-def film_r_factor(path: str, film_group: str, series_group: str, field: Field, first: tuple[int, int, int]) -> np.ndarray:
+def film_r_factor(
+    path: str, film_group: str, series_group: str, field: Field, first: tuple[int, int, int]
+) -> np.ndarray:
     """Computes: eq. 4 of every tilt for the film's reprojection over the measured pixels, (tilt,) float64."""
     density = open_dataset(path, film_group, chunks={})["density"].data
     images = project_blocks(density, field.geometry(first, density.shape))
@@ -126,5 +126,3 @@ def _r_factor_of_tilts(calculated: np.ndarray, path: str, group: str, start: int
     series = open_dataset(path, group)
     tilts = slice(start, stop)
     return r_factor(calculated, series["images"][tilts].values, series["mask"][tilts].values)
-
-

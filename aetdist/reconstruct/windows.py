@@ -77,9 +77,7 @@ class ScanPlan:
         return [
             w
             for w in self.windows
-            if all(
-                w.kept_first[a] < high[a] and w.kept_first[a] + w.kept_shape[a] > low[a] for a in (0, 1)
-            )
+            if all(w.kept_first[a] < high[a] and w.kept_first[a] + w.kept_shape[a] > low[a] for a in (0, 1))
         ]
 
     def weights(self, window: Window, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -151,13 +149,20 @@ def plan_windows(
     for y in spans_y:
         for x in spans_x:
             cy, cx = (
-                start + (span.start + span.stop - 1) / 2 for start, span in zip(field.detector_start, (y, x), strict=True)
+                start + (span.start + span.stop - 1) / 2
+                for start, span in zip(field.detector_start, (y, x), strict=True)
             )
             cz = _mean(height[_columns(coarse, cy, cx, size[0] / 2, size[1] / 2)]) / field.pixel_size
             cz = float(np.clip(cz, z_low, z_high))
             half = (size[0] / 2 + 1, size[1] / 2 + 1)
             box = covering_box(field.matrices, *half, z_low - cz, z_high - cz)
-            seen = _columns(coarse, cy + (box[0] + box[1]) / 2, cx + (box[2] + box[3]) / 2, (box[1] - box[0]) / 2, (box[3] - box[2]) / 2)
+            seen = _columns(
+                coarse,
+                cy + (box[0] + box[1]) / 2,
+                cx + (box[2] + box[3]) / 2,
+                (box[1] - box[0]) / 2,
+                (box[3] - box[2]) / 2,
+            )
             low = _nan_extreme(bottom[seen], np.nanmin, z_low * field.pixel_size) / field.pixel_size
             high = _nan_extreme(top[seen], np.nanmax, z_high * field.pixel_size) / field.pixel_size
             local_z = (max(z_low, int(np.floor(low)) - margin), min(z_high, int(np.ceil(high)) + margin))

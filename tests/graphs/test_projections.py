@@ -32,7 +32,8 @@ def test_project_volume__building_the_graph_computes_nothing(no_compute: None) -
     volume = da.from_delayed(_forbidden(), SHAPE, np.float32).rechunk((7, 9, 11))
     images = aet.project_volume(volume, ANGLES, detector_shape=(10, 12))
     assert images.shape == (5, 10, 12) and images.dtype == np.float32
-    labelled = xr.DataArray(volume, dims=("z", "y", "x"), coords={d: np.arange(n) * 0.5 for d, n in zip("zyx", SHAPE)})
+    coords = {d: np.arange(n) * 0.5 for d, n in zip("zyx", SHAPE, strict=True)}
+    labelled = xr.DataArray(volume, dims=("z", "y", "x"), coords=coords)
     assert aet.project_volume(labelled, ANGLES).chunks is not None
 
 
@@ -65,6 +66,10 @@ def test_project_volume__refuses_bad_input() -> None:
         aet.project_volume(VOLUME, [0.0, 10.0])
     with pytest.raises(InputError, match="tilt 1"):
         aet.project_volume(VOLUME, [[0, 0, 0], [0, np.nan, 0]])
-    flat = xr.DataArray(VOLUME, dims=("z", "y", "x"), coords={d: np.arange(n) * (0.5 if d == "z" else 0.4) for d, n in zip("zyx", SHAPE)})
+    flat = xr.DataArray(
+        VOLUME,
+        dims=("z", "y", "x"),
+        coords={d: np.arange(n) * (0.5 if d == "z" else 0.4) for d, n in zip("zyx", SHAPE, strict=True)},
+    )
     with pytest.raises(InputError, match="cubes"):
         aet.project_volume(flat, ANGLES)

@@ -62,7 +62,11 @@ def test_reconstruct_resire__finds_the_phantom(solver: str, iterations: int) -> 
 
 def test_reconstruct_resire__gradient_never_raises_the_error() -> None:
     """Descent with about 1 / L is monotone."""
-    r = reconstruct_resire(series(phantom()), solver="gradient", iterations=25, step=0.9)["r_factor"].mean("tilt").values
+    r = (
+        reconstruct_resire(series(phantom()), solver="gradient", iterations=25, step=0.9)["r_factor"]
+        .mean("tilt")
+        .values
+    )
     assert (np.diff(r) < 0).all()
 
 

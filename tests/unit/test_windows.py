@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,7 +31,7 @@ def test_cut_axis__weights_add_up_to_one(n: int, window: int, overlap: int) -> N
         inside = (positions >= span.start) & (positions < span.stop)
         assert not weight[~inside].any()
     assert spans[0].start == 0 and spans[-1].stop == n
-    for left, right in zip(spans[:-1], spans[1:], strict=True):
+    for left, right in pairwise(spans):
         assert left.stop - right.start >= min(overlap, window - 1)
 
 
@@ -122,7 +124,7 @@ def test_start_volume__interpolates_a_linear_function_exactly() -> None:
 def test_height_and_thickness__of_a_smooth_slab() -> None:
     """A tilted slab, and vacuum beside it: NaN and 0."""
     z = (np.arange(60) - 30) * 0.8
-    y, x = np.meshgrid(np.arange(30) * 0.8, np.arange(80) * 0.8, indexing="ij")
+    _, x = np.meshgrid(np.arange(30) * 0.8, np.arange(80) * 0.8, indexing="ij")
     middle = 0.1 * (x - 32)
     inside = np.abs(z[:, None, None] - middle) < 9.0
     inside &= x < 40

@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 import xarray as xr
+from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
 from aetdist.io import Store
@@ -53,14 +54,25 @@ def inside(positions: np.ndarray, support: np.ndarray) -> np.ndarray:
     return result
 
 
-def correlation(volume: Any, truth: dict[str, np.ndarray]) -> float:
-    """Correlation with the published volume inside its support, over the columns that the volume has."""
-    start = [int(round(float(volume[axis][0]) / VOXEL)) + o for axis, o in zip("zyx", ORIGIN[::-1], strict=True)]
-    there = [slice(max(0, s), min(n, s + volume.sizes[a])) for s, n, a in zip(start, truth["volume"].shape, "zyx", strict=True)]
+def correlation(volume: Any, columns: np.ndarray, truth: dict[str, np.ndarray]) -> float:
+    """Correlation with the published volume inside its support, over some columns (y, x) of the volume."""
+    start = [round(float(volume[axis][0]) / VOXEL) + o for axis, o in zip("zyx", ORIGIN[::-1], strict=True)]
+    there = [
+        slice(max(0, s), min(n, s + volume.sizes[a]))
+        for s, n, a in zip(start, truth["volume"].shape, "zyx", strict=True)
+    ]
     there[1] = slice(there[1].start, min(there[1].stop, ROWS))
     here = tuple(slice(t.start - s, t.stop - s) for t, s in zip(there, start, strict=True))
-    support = truth["support"][tuple(there)]
+    support = truth["support"][tuple(there)] & columns[here[1:]]
     return float(np.corrcoef(volume.values[here][support], truth["volume"][tuple(there)][support])[0, 1])
+
+
+def above(positions: np.ndarray, columns: np.ndarray, volume: Any) -> np.ndarray:
+    """Which positions (Angstrom) lie above or below one of the columns (y, x) of the volume."""
+    index = [np.round((positions[:, i] - float(volume[a][0])) / VOXEL).astype(int) for i, a in ((1, "y"), (0, "x"))]
+    result = np.all([(i >= 0) & (i < n) for i, n in zip(index, columns.shape, strict=True)], axis=0)
+    result[result] = columns[index[0][result], index[1][result]]
+    return result
 
 
 def as_atoms(positions: np.ndarray) -> xr.Dataset:
@@ -77,25 +89,28 @@ def near_borders(positions: np.ndarray, volume: Any, distance: float = 5.0) -> n
     return tree.query(positions[:, :2])[0] <= distance
 
 
-def judge(path: str | Path, folder: str | Path) -> dict[str, Any]:
-    """All figures for one store; what it does not hold is left out."""
+def judge(path: str | Path, folder: str | Path, edge: int = 0) -> dict[str, Any]:
+    """All figures that a store has, over columns more than `edge` voxels inside the field."""
     truth = published(folder)
     with Store.open(path) as store:
         groups = store.groups()
         volume = store.read("volume")
         atoms = store.read("atoms")["position"].values if "atoms" in groups else None
         summary = store.notes("volume").get("summary", {})
+    columns = np.ones([volume.sizes[a] for a in "yx"], bool)
+    if "support" in volume:  # of a scan: the field
+        columns = volume["support"].any("z").values
+        columns = binary_erosion(columns, iterations=edge) if edge else columns
     figures: dict[str, Any] = {
         "r_factor_mean": float(volume["r_factor"][-1].mean()),
-        "correlation": correlation(volume["density"], truth),
+        "correlation": correlation(volume["density"], columns, truth),
         **{k: summary[k] for k in ("disagreement_l1", "disagreement_correlation") if k in summary},
     }
     if atoms is None:
         return figures
     known = truth["positions"][inside(truth["positions"], truth["support"])]
-    limits = [(float(volume[a].min()), float(volume[a].max())) for a in "xyz"]
-    known = known[np.all([(known[:, i] >= lo) & (known[:, i] <= hi) for i, (lo, hi) in enumerate(limits)], axis=0)]
-    found = atoms[inside(atoms, truth["support"])]
+    known = known[above(known, columns, volume)]
+    found = atoms[inside(atoms, truth["support"]) & above(atoms, columns, volume)]
     figures |= compare_atoms(as_atoms(found), as_atoms(known), tolerance=0.75).to_dict()
     if "disagreement" in volume:
         border = near_borders(known, volume)
