@@ -12,7 +12,7 @@ from ..geometry import ParallelGeometry
 from .film import CoarseFilm
 from .grid import Field, covering_box
 
-_SURFACE_MARGIN = 8.0  # Angstrom kept free above and below the film of a window
+_SURFACE_MARGIN = 6.0  # Angstrom kept free above and below the film of a window: twice the maps' error
 _CHUNK = 128  # voxels of a stored film chunk along y and x
 
 

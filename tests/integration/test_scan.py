@@ -23,7 +23,7 @@ from aetdist.reconstruct import grid, reconstruct_scan
 pytestmark = pytest.mark.integration
 
 SCAN = {"window": (48, 40), "overlap": 22, "thickness": 22.0, "iterations": 12, "coarse_iterations": 12}
-N_WINDOWS = 6
+N_WINDOWS, PASSES = 6, 2
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def density(path: Path) -> np.ndarray:
 def test_reconstruct_scan__film_matches_its_projections(scanned: tuple[Path, dict[str, Any]]) -> None:
     """R is that of the reprojection; windows agree; maps and volume carry coordinates and units."""
     path, summary = scanned
-    assert summary["n_windows"] == summary["n_windows_computed"] == N_WINDOWS
-    assert summary["r_factor_mean"] < 0.12
-    assert summary["disagreement_l1"] < 0.2 and summary["disagreement_correlation"] > 0.95
+    assert summary["n_windows"] == N_WINDOWS and summary["n_windows_computed"] == PASSES * N_WINDOWS
+    assert summary["r_factor_mean"] < 0.15
+    assert summary["disagreement_l1"] < 0.1 and summary["disagreement_correlation"] > 0.99
     with Store.open(path) as store:
         volume, tilts = store.read("volume"), store.read("tilt_series/aligned")
     again = aet.project_volume(
@@ -82,7 +82,7 @@ def test_reconstruct_scan__is_like_the_film_in_one_piece(scanned: tuple[Path, di
     whole = aet.reconstruct_resire(tilts, thickness=SCAN["thickness"], iterations=24)
     inside = {"x": slice(-20, 20), "y": slice(-10, 10)}
     a, b = (v["density"].sel(inside).values.ravel() for v in (volume, whole))
-    assert np.corrcoef(a, b)[0, 1] > 0.96
+    assert np.corrcoef(a, b)[0, 1] > 0.94  # 12 iterations of noisy images
 
 
 def test_reconstruct_scan__on_a_cluster_is_the_same_to_the_bit(
@@ -137,20 +137,24 @@ def start(path: Path, folder: Path) -> tuple[subprocess.Popen[str], list[int]]:
         return process, [int(pid) for pid in lines.readline().split()]
 
 
+def recorded(path: Path) -> dict[str, int]:
+    """When the block of every recorded window, of every pass, was written."""
+    written = {}
+    for number in range(1, PASSES + 1):
+        group = f"scan/windows_{number}"
+        if (path / group / "blocks/done/zarr.json").is_file():
+            for i in np.flatnonzero(BlockLedger(str(path), group).done()):
+                written[f"{group}/{i}"] = (path / group / f"density/c/{i}/0/0/0").stat().st_mtime_ns
+    return written
+
+
 def wait_for_windows(path: Path, n: int) -> None:
     """Until `n` windows are recorded."""
-    ledger = BlockLedger(str(path), "scan/windows")
-    for _ in range(1200):
-        if (path / "scan/windows/blocks/done/zarr.json").is_file() and ledger.done().sum() >= n:
+    for _ in range(2400):
+        if len(recorded(path)) >= n:
             return
         time.sleep(0.05)
-    raise AssertionError("no window was finished within a minute")
-
-
-def recorded(path: Path) -> dict[str, int]:
-    """When the block of every recorded window was written."""
-    done = np.flatnonzero(BlockLedger(str(path), "scan/windows").done())
-    return {str(i): (path / f"scan/windows/density/c/{i}/0/0/0").stat().st_mtime_ns for i in done}
+    raise AssertionError(f"{n} windows were not finished within two minutes")
 
 
 def test_reconstruct_scan__survives_the_kill_of_a_worker(
@@ -164,7 +168,7 @@ def test_reconstruct_scan__survives_the_kill_of_a_worker(
     os.kill(workers[0], signal.SIGKILL)
     assert process.wait(timeout=180) == 0
     after = recorded(path)
-    assert len(after) == N_WINDOWS and before.items() <= after.items()
+    assert len(after) == PASSES * N_WINDOWS and before.items() <= after.items()
     np.testing.assert_array_equal(density(path), density(scanned[0]))
 
 
@@ -184,7 +188,7 @@ def test_reconstruct_scan__survives_the_kill_of_everything(
     process.wait()
     before = recorded(path)
     summary = pipeline.scan(path, **SCAN)
-    assert summary["n_windows_computed"] == N_WINDOWS - len(before)
+    assert summary["n_windows_computed"] == PASSES * N_WINDOWS - len(before)
     assert before.items() <= recorded(path).items()
     np.testing.assert_array_equal(density(path), density(scanned[0]))
 
@@ -209,7 +213,9 @@ def test_reconstruct_scan__refuses_bad_options(series: Path, tmp_path: Path) -> 
 def test_reconstruct_scan__refuses_windows_that_do_not_fit(
     series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Says how much it needs and which option helps."""
-    monkeypatch.setattr(grid, "available_memory", lambda: 2**16)
-    with Store.open(copy(series, tmp_path), "a") as store, pytest.raises(CapacityError, match=r"GiB.*--window"):
-        reconstruct_scan(store, **SCAN)
+    """Says how much it needs and which option helps: the coarse film first, then the windows."""
+    with Store.open(copy(series, tmp_path), "a") as store:
+        for available, option in ((2**20, "smaller field"), (4 * 2**20, "--window")):
+            monkeypatch.setattr(grid, "available_memory", lambda available=available: available)
+            with pytest.raises(CapacityError, match=rf"GiB.*{option}"):
+                reconstruct_scan(store, **SCAN)

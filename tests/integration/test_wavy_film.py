@@ -26,7 +26,7 @@ def scan(folder: Path, atoms: xr.Dataset, field: tuple[int, int], thickness: flo
     path = folder / "film.zarr"
     with Store.create(path) as store:
         store.write("tilt_series/aligned", tilts, record=Record("simulate", {"seed": 5}), chunks={"tilt": 1})
-    summary = pipeline.scan(path, window=(96, 64), overlap=40, thickness=thickness)
+    summary = pipeline.scan(path, window=(96, 64), overlap=40, thickness=thickness, iterations=80)
     pipeline.trace(path)
     return path, summary
 

@@ -122,16 +122,17 @@ def test_start_volume__interpolates_a_linear_function_exactly() -> None:
 
 
 def test_height_and_thickness__of_a_smooth_slab() -> None:
-    """A tilted slab, and vacuum beside it: NaN and 0."""
+    """A tilted slab with the texture of atoms, and vacuum beside it: NaN and 0."""
     z = (np.arange(60) - 30) * 0.8
     _, x = np.meshgrid(np.arange(30) * 0.8, np.arange(80) * 0.8, indexing="ij")
     middle = 0.1 * (x - 32)
     inside = np.abs(z[:, None, None] - middle) < 9.0
     inside &= x < 40
-    height, thickness = height_and_thickness(inside.astype(np.float32), z, 0.8)
+    texture = np.random.default_rng(0).random(inside.shape)
+    height, thickness = height_and_thickness((inside * texture).astype(np.float32), z, 0.8)
     core = (x > 10) & (x < 30)
-    assert np.abs(height - middle)[core].max() < 0.5
-    assert np.abs(thickness - 18.0)[core].max() < 1.0
+    assert np.abs(height - middle)[core].max() < 1.0
+    assert np.abs(thickness - 18.0)[core].max() < 2.0
     assert np.isnan(height[:, -10:]).all() and not thickness[:, -10:].any()
 
 
