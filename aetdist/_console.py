@@ -271,6 +271,8 @@ def _logging(log_file: Path | None) -> Iterator[None]:
         handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     log.setLevel(logging.DEBUG)
     log.propagate = False
+    nowhere = logging.NullHandler()  # else Python writes what other libraries log about a damaged file to stderr
+    logging.getLogger().addHandler(nowhere)
     for handler in handlers:
         log.addHandler(handler)
     log.debug("%s", shlex.join(sys.argv))
@@ -281,6 +283,7 @@ def _logging(log_file: Path | None) -> Iterator[None]:
         raise
     finally:
         log.level, log.propagate = before
+        logging.getLogger().removeHandler(nowhere)
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()

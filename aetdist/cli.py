@@ -105,6 +105,14 @@ def _assignments(_ctx: click.Context, _option: click.Parameter, words: tuple[str
     return found or None
 
 
+def _numbers(_ctx: click.Context, _option: click.Parameter, text: str | None) -> list[float] | None:
+    """Read numbers with commas between them."""
+    try:
+        return [float(word) for word in text.split(",")] if text is not None else None
+    except ValueError:
+        raise click.BadParameter(f"{text!r} came; needed are numbers with commas between them.") from None
+
+
 def _keywords(options: dict[str, Any]) -> dict[str, Any]:
     """`options` with what --set gave beside them."""
     more = options.pop("more", {})
@@ -264,14 +272,18 @@ def demo(folder: Path, **options: Any) -> Summary:
 @click.option("-o", "--output", required=True, type=FOLDER, help="The store to make.")
 @click.option("--angles", required=True, type=FOLDER, metavar="FILE", help="Angles in degrees (CSV, TXT, .tlt).")
 @click.option("--pixel-size", type=float, metavar="A", help="Edge of a pixel.")
+@click.option("--field", type=int, nargs=2, metavar="NX NY", help="Pixels of an image. Default: all atoms, always.")
+@click.option("--sigma", type=float, metavar="A", help="Standard deviation of an atom.")
+@click.option("--heights", callback=_numbers, metavar="H,H,...", help="Peak value of an atom of type 1, 2, ...")
 @click.option("--dose", type=float, metavar="D", help="Electrons per square Angstrom and tilt; none: no noise.")
 @SEED
+@MORE
 @OVERWRITE
 def simulate(atoms: Path, output: Path, **options: Any) -> Summary:
     """Simulate the tilt series of ATOMS (extended XYZ)."""
     from . import pipeline
 
-    return pipeline.simulate(atoms, output, **options)
+    return pipeline.simulate(atoms, output, **_keywords(options))
 
 
 @command("project", cluster="asked")

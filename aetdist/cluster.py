@@ -162,6 +162,8 @@ def dask_setup(worker: Any) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
+    # What a task raises reaches the client, which says it in one line; the worker need not as well.
+    logging.getLogger("distributed.worker").addFilter(lambda record: not str(record.msg).startswith("Compute Failed"))
 
 
 def _share(workers: int) -> int:

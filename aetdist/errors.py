@@ -17,7 +17,7 @@ class StoreLockedError(StoreError):
     """Another process is writing to the store; the message names its host and pid."""
 
 
-class CapacityError(AetdistError, MemoryError):
+class CapacityError(MemoryError, AetdistError):  # in this order tblib can bring it back from a worker
     """Work that would not fit; the message says how much it needs and which option makes it fit."""
 
 

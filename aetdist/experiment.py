@@ -112,7 +112,7 @@ def read_experiment(path: str | Path) -> Experiment:
     store = content.pop("store", None)
     for name, keywords in content.items():
         if name not in TABLES:
-            raise InputError(f"{path}: [{name}] is no stage; {_nearest(name, TABLES, '[{}]')}.")
+            raise InputError(f"{path}: [{name}] is no stage; {_nearest(name, TABLES, '[{}]')}")
         if not isinstance(keywords, dict):
             raise InputError(f"{path}: {name} = {keywords!r} came, a table [{name}] with keywords is needed.")
     if {"reconstruct", "scan"} <= content.keys():
@@ -153,7 +153,7 @@ def checked_keywords(name: str, keywords: Mapping[str, Any], *, where: str = "")
     checked = {}
     for key, value in keywords.items():
         if key not in parameters:
-            raise InputError(f"{where} has no {key}; {_nearest(key, parameters)}.")
+            raise InputError(f"{where} has no {key}; {_nearest(key, parameters)}")
         try:
             checked[key] = None if value is None else _convert(value, hints.get(key, Any))
         except TypeError:
@@ -210,7 +210,7 @@ def _check_table(name: str, given: Mapping[str, Any], folder: Path, path: str) -
     valid = [*leading, *TABLES[name].parameters()]
     for key in given:
         if key not in valid:
-            raise InputError(f"{path}: [{name}] has no {key}; {_nearest(key, valid)}.")
+            raise InputError(f"{path}: [{name}] has no {key}; {_nearest(key, valid)}")
     missing = [key for key in leading if key not in given]
     if missing:
         raise InputError(f"{path}: [{name}] needs {' and '.join(missing)}.")
@@ -241,7 +241,7 @@ def _located(name: str, value: Any, folder: Path) -> Any:
 def _nearest(word: str, valid: Iterable[str], form: str = "{}") -> str:
     valid = list(valid)
     close = difflib.get_close_matches(word, valid, 1, 0.5)
-    return f"did you mean {form.format(close[0])}?" if close else f"it may have {', '.join(map(form.format, valid))}"
+    return f"did you mean {form.format(close[0])}?" if close else f"it may have {', '.join(map(form.format, valid))}."
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

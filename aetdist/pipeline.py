@@ -275,8 +275,9 @@ def simulate(
         source = Record("read", {str(name): variable for name, variable in atoms.variables.items()})
         record = Record("simulate", {"angles": table, **keywords}, {"truth": source.digest}, keywords["seed"])
         with Store.create(output, overwrite=overwrite) as store:
-            store.write("truth", atoms, record=source)
+            store.begin("truth", atoms.load(), record=source)  # finished last: nothing is kept where one of both fails
             store.write(TILTS, series, record=record, chunks={"tilt": 1})
+            store.finish("truth")
             summary |= {"store": str(output), "n_atoms": atoms.sizes["atom"], **describe_stage(store, "import")}
     return summary
 

@@ -336,8 +336,8 @@ def _checked_pixel_size(pixel_size: float) -> float:
         raise InputError(f"The pixel size came as {value:g} Angstrom; needed is a positive number, such as 0.35.")
     low, high = _PIXEL_SIZES
     if not low <= value <= high:
-        unit = f"nm; {value * 10:g} Angstrom" if value < low else f"pm; {value / 100:g} Angstrom"
-        unit = f"m; {value * 1e10:g} Angstrom" if value < 1e-6 else unit
+        unit = f"nm (then {value * 10:g} Angstrom)" if value < low else f"pm (then {value / 100:g} Angstrom)"
+        unit = f"m (then {value * 1e10:g} Angstrom)" if value < 1e-6 else unit
         _warn(f"A pixel of {value:g} Angstrom is unusual for atomic resolution; was it meant in {unit}?")
     return value
 

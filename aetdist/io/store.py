@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -381,8 +382,7 @@ class Store:
             return
         with contextlib.suppress(OSError, StoreError):
             self._check_writable()
-            if self.path.exists():
-                shutil.rmtree(self.path)
+            _remove(self.path)
             self._recover()
 
     def _recover(self) -> None:
@@ -395,3 +395,12 @@ class Store:
         if self.path.exists():
             shutil.rmtree(self.path)
         self._replaced.rename(self.path)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder into which tasks of a computation that failed may still write, until it stays away."""
+    end, quiet = time.monotonic() + 5.0, 0
+    while quiet < 3 and time.monotonic() < end:
+        quiet = 0 if folder.exists() else quiet + 1
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)

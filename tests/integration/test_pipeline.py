@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import subprocess
 import sys
@@ -375,6 +376,33 @@ def test_simulate__makes_a_store_with_its_truth(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"did you mean dose\?"):
         pipeline.simulate(tmp_path / "atoms.xyz", tmp_path / "other.zarr", angles=[0.0], doze=1)
     assert not (tmp_path / "other.zarr").exists()
+
+
+def test_simulate__that_fails_leaves_the_store_that_was_there(tmp_path: Path, monkeypatch) -> None:
+    atoms = xr.Dataset({"position": (("atom", "axis"), np.eye(3) * 2)}, {"atom": range(3), "axis": list("xyz")})
+    write_xyz(tmp_path / "atoms.xyz", atoms)
+    simulate = functools.partial(pipeline.simulate, tmp_path / "atoms.xyz", angles=[0.0, 20.0])
+    simulate(tmp_path / "run.zarr", seed=5)
+
+    def full(block: np.ndarray) -> np.ndarray:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    simulate_tilt_series = aetdist.simulate.simulate_tilt_series
+
+    @functools.wraps(simulate_tilt_series)
+    def failing(*args: object, **keywords: object) -> xr.Dataset:
+        series = simulate_tilt_series(*args, **keywords)
+        return series.assign(images=series.images.copy(data=series.images.data.map_blocks(full, dtype="f4")))
+
+    monkeypatch.setattr(aetdist.simulate, "simulate_tilt_series", failing)
+    with pytest.raises(StoreError, match="No room left"):
+        simulate(tmp_path / "run.zarr", seed=6, overwrite=True)
+    with pytest.raises(StoreError, match="No room left"):
+        simulate(tmp_path / "other.zarr", seed=6)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["atoms.xyz", "run.zarr"]
+    with Store.open(tmp_path / "run.zarr") as store:
+        assert store.record("tilt_series/aligned").seed == 5
+        assert store.groups() == ["tilt_series/aligned", "truth"]
 
 
 @pytest.mark.parametrize("kind", ["npy", "mrc", "zarr"])

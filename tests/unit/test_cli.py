@@ -171,6 +171,17 @@ def test_simulate__cluster_only_when_asked(pipeline, clusters):
     assert len(clusters) == 1
 
 
+def test_simulate__shape_of_atoms_and_field(pipeline):
+    words = ("simulate", "atoms.xyz", "-o", "run.zarr", "--angles", "a.tlt", "--field", 60, 40, "--sigma", 0.4)
+    invoke(*words, "--heights", "1,2.5", "--set", "read_noise=2")
+    options = pipeline.calls[0][2]
+    assert (options["field"], options["sigma"], options["heights"]) == ((60, 40), 0.4, [1.0, 2.5])
+    assert options["read_noise"] == 2
+    answer = invoke(*words, "--heights", "1;2")
+    assert answer.exit_code == 2
+    assert "numbers with commas" in answer.stderr
+
+
 def test_export__nothing_asked(pipeline):
     answer = invoke("export", "run.zarr")
     assert answer.exit_code == 2

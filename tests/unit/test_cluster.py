@@ -9,7 +9,7 @@ import pytest
 from distributed import Client
 
 from aetdist import cluster
-from aetdist.errors import InputError
+from aetdist.errors import CapacityError, InputError, StoreError
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,27 @@ def test_dask_setup__worker_leaves_ctrl_c_to_the_client(local):
         return signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
     assert all(local.run(ignored).values())
+
+
+def _refuse(kind):
+    raise kind("in one line")
+
+
+@pytest.mark.parametrize("kind", [InputError, StoreError, CapacityError])
+def test_connect__errors_of_tasks_come_back_as_they_are(local, kind):
+    with pytest.raises(kind, match=r"^in one line$"):
+        local.submit(_refuse, kind).result()
+
+
+def test_dask_setup__worker_leaves_errors_to_the_client(local):
+    def passes(message):
+        import logging
+
+        record = logging.LogRecord("distributed.worker", logging.ERROR, "", 0, message, (), None)
+        return bool(logging.getLogger("distributed.worker").filter(record))
+
+    assert not any(local.run(passes, "Compute Failed\nKey: %s").values())
+    assert all(local.run(passes, "Worker stopped").values())
 
 
 def test_connect__new_cluster_is_closed_at_the_end(local):

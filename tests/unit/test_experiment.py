@@ -101,7 +101,7 @@ def test_experiment__defaults_come_from_the_function(tmp_path: Path) -> None:
         (IMPORT + "[reconstuct]\n", r"\[reconstuct\] is no stage; did you mean \[reconstruct\]\?"),
         (IMPORT + "[zzz]\n", r"it may have \[import\], \[reconstruct\]"),
         ("trace = 3\n" + IMPORT, r"trace = 3 came, a table \[trace\]"),
-        (IMPORT + "[reconstruct]\niteration = 3\n", r"\[reconstruct\] has no iteration; did you mean iterations\?"),
+        (IMPORT + "[reconstruct]\niteration = 3\n", r"\[reconstruct\] has no iteration; did you mean iterations\?$"),
         (IMPORT + "pixelsize = 3\n", r"\[import\] has no pixelsize; did you mean pixel_size\?"),
         (IMPORT + "[reconstruct]\ntilt_series = 3\n", r"\[reconstruct\] has no tilt_series"),
         (IMPORT + "[reconstruct]\niterations = 3.5\n", r"iterations = 3.5 came, a whole number is needed"),

@@ -356,9 +356,9 @@ def test_import__links_out_of_the_folder_are_refused_for_every_dataset(file, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pixel_size": 0.03216}, r"0\.03216 Angstrom is unusual.*in nm; 0\.3216 Angstrom"),
-        ({"pixel_size": 32.16}, r"in pm; 0\.3216 Angstrom"),
-        ({"pixel_size": 3.216e-11}, r"in m; 0\.3216 Angstrom"),
+        ({"pixel_size": 0.03216}, r"0\.03216 Angstrom is unusual.*in nm \(then 0\.3216 Angstrom\)"),
+        ({"pixel_size": 32.16}, r"in pm \(then 0\.3216 Angstrom\)"),
+        ({"pixel_size": 3.216e-11}, r"in m \(then 0\.3216 Angstrom\)"),
         ({"angles": np.deg2rad(ANGLES)}, r"look like radians.*60\.0"),
         ({"angles": [-60, -30, 0, 0, 30, 60]}, r"same angles: 2 and 3"),
         ({"angles": [0, 30, 0, 30, 0, 60]}, r"0 and 2 .*, 0 and 4 .*, 1 and 3 .* and 1 more"),

@@ -141,17 +141,38 @@ def test_readers__memory_holds_one_image(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.9])
+@pytest.mark.parametrize("kept", [0, 6, 10, 0.02, 0.5, 0.9])
 def test_readers__truncated_file_is_named(tmp_path, stack, name, kept):
+    """`kept`: bytes, or part of them."""
     stack = np.concatenate([stack] * 5)
     path, dataset = written(tmp_path, name, stack)
     data = path.read_bytes()
-    path.write_bytes(data[: int(kept * len(data))])
+    path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
     with pytest.raises(InputError, match=r"series\.\w+") as error:
         source = open_stack(path, dataset)
         for tilt in range(len(stack)):
             source.read(tilt)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["hdf5", "tiff", "bigtiff", "npy", "mat5"])
+def test_readers__damaged_byte_is_one_line_or_nothing(tmp_path, stack, name):
+    path, dataset = written(tmp_path, name, stack)
+    data = path.read_bytes()
+    refused = 0
+    for position in np.random.default_rng(0).integers(0, min(len(data), 1500), 60):
+        damaged = bytearray(data)
+        damaged[position] ^= 255
+        path.write_bytes(damaged)
+        try:
+            source = open_stack(path, dataset)
+            for tilt in range(source.shape[0]):
+                source.read(tilt)
+            list_datasets(path)
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 3
 
 
 @pytest.mark.parametrize("name", ["mrc", "npy", "tiff", "bigtiff", "mat5"])

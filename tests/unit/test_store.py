@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -194,6 +195,23 @@ def test_store__failed_creation_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no such luck"), Store.create(path) as store:
         store.begin("volume", volume(), record=RECORD)
         raise RuntimeError("no such luck")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_store__failed_creation_leaves_nothing_where_tasks_still_write(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+
+    def write_on() -> None:
+        for i in range(6):
+            chunk = path / "tilt_series" / "images" / "c" / str(i)
+            chunk.mkdir(parents=True, exist_ok=True)
+            time.sleep(0.03)
+
+    late = threading.Thread(target=write_on)
+    with pytest.raises(RuntimeError, match="full"), Store.create(path):
+        late.start()
+        raise RuntimeError("full")
+    late.join()
     assert list(tmp_path.iterdir()) == []
 
 

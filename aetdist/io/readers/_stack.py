@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import threading
+import tokenize
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -126,10 +128,14 @@ def reading(path: str | Path, what: str) -> Iterator[None]:
         OSError,
         EOFError,
         ValueError,
-        KeyError,
-        IndexError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
         RuntimeError,
         MemoryError,
+        AssertionError,
+        struct.error,
+        tokenize.TokenError,
         zlib.error,
         BadZipFile,
     ) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,9 +126,10 @@ def read_hdf5_table(path: Path, dataset: str, max_bytes: int) -> np.ndarray:
 _PACKING = (("scale_factor",), ("add_offset",), ("_FillValue", "missing_value"))
 
 
-def _opened(path: Path) -> h5py.File:
-    with reading(path, "the HDF5 file"):
-        return h5py.File(path, "r")
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    with reading(path, "the HDF5 file"), h5py.File(path, "r") as file:
+        yield file
 
 
 def _locate(path: Path, dataset: str, folder: Path, hops: int = 0) -> tuple[Path, str]:
