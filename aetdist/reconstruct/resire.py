@@ -42,13 +42,14 @@ def reconstruct_resire(
     thickness : float, optional
         Thickness of a film in Angstrom, instead of the shape: the volume then reaches as far as the
         rays that the detector sees. Without both: a cube as wide as the field (isolated objects).
-    solver : {"fista", "gradient"}
-        Momentum with restart, or the paper's descent.
+    solver : {"fista", "gradient", "ordered_subsets"}
+        Momentum with restart; the paper's descent; or momentum with a step after each quarter of the
+        tilts, which needs about a third of the iterations.
     iterations : int
         Number of iterations. Noise is fitted after a few dozen accelerated ones.
     step : float, optional
         Delta of the paper's step Delta / (n N), n tilts and N voxels along z. By default the longest
-        that is stable: 1 / L ("fista") or 1.9 / L ("gradient"), L the largest eigenvalue of A^T A.
+        that is stable: 1.9 / L ("gradient") or 1 / L (the others), L the largest eigenvalue of A^T A.
     positivity : bool
         Keep the volume at or above 0.
     support : array, shape (z, y, x), bool, optional
@@ -110,6 +111,10 @@ def reconstruct_resire(
     return as_dataset(solution, first, field.pixel_size)
 
 
+#: Length of the longest stable step of each solver, times the largest eigenvalue of A^T A.
+STEP_LIMITS = {"fista": 1.0, "gradient": 1.9, "ordered_subsets": 1.0}
+
+
 def check_solver(solver: str, iterations: int, tolerance: float = 0.0) -> None:
     """Refuse what no solver can do.
 
@@ -135,11 +140,11 @@ def step_length(solver: str, step: float | None, n_tilts_times_depth: int, eigen
         If the step asked for would diverge (2 / L and beyond; 1 / L for the accelerated solver, with
         the 4 percent that L is known to).
     """
-    limit = {"fista": 1.0, "gradient": 1.9}[solver]
+    limit = STEP_LIMITS[solver]
     if step is None:
         return limit / eigenvalue
     length = step / n_tilts_times_depth
-    bound = {"fista": 1.05, "gradient": 2.0}[solver]
+    bound = 1.05 * limit
     if not 0 < length * eigenvalue < bound:
         largest = limit * n_tilts_times_depth / eigenvalue
         raise InputError(

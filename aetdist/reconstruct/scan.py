@@ -16,7 +16,7 @@ from ..project import ParallelProjector
 from ..schema import VOLUME, with_units
 from .film import COARSEST_VOXEL, CoarseFilm, coarse_dataset, reconstruct_coarse, start_volume
 from .grid import Field, require_memory, volume_grid
-from .resire import check_solver, measured
+from .resire import STEP_LIMITS, check_solver, measured
 from .solvers import largest_eigenvalue, solve
 from .stitch import agreement, film_r_factor, stitch_chunk
 from .windows import ScanPlan, Window, check_windows, plan_windows, window_geometry
@@ -59,7 +59,7 @@ def reconstruct_scan(
     final_iterations : int
         Iterations over the whole film at the end, in one task; 0 keeps the memory of a worker bounded
         by the window.
-    solver : {"fista", "gradient"}
+    solver : {"fista", "gradient", "ordered_subsets"}
         See `reconstruct_resire`.
 
     Returns
@@ -245,7 +245,7 @@ def reconstruct_window(
     start : str
         Group to start from: the coarse film, or a stitched one.
     iterations : int
-    solver : {"fista", "gradient"}
+    solver : {"fista", "gradient", "ordered_subsets"}
 
     Returns
     -------
@@ -263,14 +263,13 @@ def reconstruct_window(
     if seen.size == 0:
         return volume
     geometry = geometry.select_tilts(seen)
-    scale = {"fista": 1.0, "gradient": 1.9}[solver]
     solution = solve(
         ParallelProjector(geometry),
         images[seen],
         mask[seen],
         solver=solver,
         iterations=iterations,
-        step=scale / largest_eigenvalue(geometry),
+        step=STEP_LIMITS[solver] / largest_eigenvalue(geometry),
         start=volume,
     )
     return solution.volume

@@ -12,7 +12,9 @@ from ..geometry import ParallelGeometry
 from ..project import ParallelProjector, empty_volume
 from . import _kernels as kernels
 
-SOLVERS = ("fista", "gradient")
+SOLVERS = ("fista", "gradient", "ordered_subsets")
+_SUBSETS = 4  # stable with momentum on 41 to 55 tilts; eight diverged on some data
+_TILTS_PER_SUBSET = 5  # fewer tilts do not stand for all
 
 
 @dataclass
@@ -51,12 +53,13 @@ def solve(
         b; what lies outside the mask is never read.
     mask : ndarray, shape (tilt, y, x), bool
         True where a pixel was measured.
-    solver : {"fista", "gradient"}
-        Nesterov momentum with restart when the error rises [1]_, or plain descent.
+    solver : {"fista", "gradient", "ordered_subsets"}
+        Nesterov momentum with restart when the error rises [1]_; plain descent; or momentum with a step
+        after each of four subsets of the tilts [2]_, with restart, and fewer subsets if that does not help.
     iterations : int
         At most so many.
     step : float
-        Length of the gradient step; below 2 / L for "gradient", at most 1 / L for "fista", with L
+        Length of the gradient step; below 2 / L for "gradient", at most 1 / L for the others, with L
         the largest eigenvalue of A^T A.
     positivity : bool
         Keep the volume at or above 0.
@@ -79,7 +82,12 @@ def solve(
     ----------
     .. [1] A. Beck and M. Teboulle, SIAM J. Imaging Sci. 2, 183 (2009); B. O'Donoghue and E. Candes,
        Found. Comput. Math. 15, 715 (2015).
+    .. [2] D. Kim, S. Ramani and J. Fessler, IEEE Trans. Med. Imaging 34, 167 (2015).
     """
+    if solver == "ordered_subsets":
+        return _solve_subsets(
+            projector, images, mask, iterations, step, positivity, support, start, tolerance, on_iteration
+        )
     shape = projector.geometry.volume_shape
     x, ahead = empty_volume(shape), empty_volume(shape)
     bounds = _memory(support) if support is not None else np.empty(0, bool)
@@ -120,6 +128,71 @@ def solve(
             break
         last_error, last_r = error, mean_r
     return Solution(x, np.array(history).reshape(-1, projector.geometry.n_tilts))
+
+
+def _solve_subsets(
+    projector: ParallelProjector,
+    images: np.ndarray,
+    mask: np.ndarray,
+    iterations: int,
+    step: float,
+    positivity: bool,
+    support: np.ndarray | None,
+    start: np.ndarray | None,
+    tolerance: float,
+    on_iteration: Callable[[int, float], None] | None,
+) -> Solution:
+    """One iteration passes over all tilts, a subset at a time; see `solve`.
+
+    R-factors on the way are those that each subset met; the last ones are the result's.
+    """
+    geometry, n_tilts = projector.geometry, projector.geometry.n_tilts
+    x, ahead = empty_volume(geometry.volume_shape), empty_volume(geometry.volume_shape)
+    bounds = _memory(support) if support is not None else np.empty(0, bool)
+    if start is not None:
+        x[...] = start
+        ahead[...] = start
+    n_subsets = max(1, min(_SUBSETS, n_tilts // _TILTS_PER_SUBSET))
+    parts = _subsets(projector, n_subsets)
+    momentum_time, last_error, last_r, rises = 1.0, np.inf, np.inf, 0
+    history = []
+    for iteration in range(iterations):
+        r, error = np.full(n_tilts, np.nan), 0.0
+        for tilts, part in parts:
+            calculated = part.forward(ahead)
+            r[tilts] = _r_factors(calculated, images[tilts], mask[tilts], calculated)
+            error += float(np.vdot(calculated, calculated))
+            calculated *= np.float32(step * len(parts))
+            part.adjoint(calculated, out=ahead)
+            kernels.constrain(_memory(x), _memory(ahead), bounds, positivity)
+            following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum_time**2))
+            kernels.extrapolate(_memory(x), _memory(ahead), np.float32((momentum_time - 1.0) / following))
+            momentum_time = following
+        history.append(r)
+        mean_r = float(np.nanmean(r)) if np.isfinite(r).any() else float("nan")
+        if on_iteration is not None:
+            on_iteration(iteration + 1, mean_r)
+        rises = rises + 1 if error > last_error else 0
+        if rises:
+            momentum_time = 1.0
+            ahead[...] = x
+        if rises > 1 and len(parts) > 1:
+            parts, rises = _subsets(projector, len(parts) // 2), 0
+        if 0 <= last_r - mean_r < tolerance * last_r:
+            break
+        last_error, last_r = error, mean_r
+    calculated = projector.forward(x)
+    history[-1] = _r_factors(calculated, images, mask, calculated)
+    return Solution(x, np.array(history))
+
+
+def _subsets(projector: ParallelProjector, n: int) -> list[tuple[np.ndarray, ParallelProjector]]:
+    """Every n-th tilt, in an order that turns far between one subset and the next."""
+    order = sorted(range(n), key=lambda s: int(f"{s:08b}"[::-1], 2))
+    return [
+        (tilts, ParallelProjector(projector.geometry.select_tilts(tilts), projector.threads))
+        for tilts in (np.arange(s, projector.geometry.n_tilts, n) for s in order)
+    ]
 
 
 def largest_eigenvalue(geometry: ParallelGeometry, seed: int = 0) -> float:
