@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ._records import ATOMS, VOLUME
+from .errors import InputError
 from .io import Record, Store, store_errors, write_mrc, write_xyz
 
 log = logging.getLogger(__name__)
@@ -16,6 +17,10 @@ log = logging.getLogger(__name__)
 def write_file(store: Store, group: str, file: Path) -> None:
     """Computes: a group, and writes it to a file: atoms as extended XYZ, the volume as MRC."""
     write = {ATOMS: write_xyz, VOLUME: write_mrc}[group]
+    if not file.parent.is_dir():
+        raise InputError(f"There is no folder {file.parent} to write {file.name} into; make it, or name another.")
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; give the name of a file.")
     with store_errors(file):
         write(file, store.read(group))
 

@@ -108,7 +108,9 @@ class StoreLock:
             os.write(descriptor, json.dumps(owner).encode())
         except OSError as error:
             self.path.unlink()
-            raise StoreError(f"The lock of {self.store} could not be written: {error.strerror}.") from None
+            raise StoreError(
+                f"The lock of {self.store} could not be written ({error.strerror}); free some space and run again."
+            ) from None
         finally:
             os.close(descriptor)
         return True

@@ -331,6 +331,11 @@ def test_stages__say_what_is_missing_or_misspelt(experiment: Path, calls: Counte
     with pytest.raises(StoreError, match="holds no 'atoms'"):
         pipeline.export(store, atoms=experiment.with_name("a.xyz"))
     assert not experiment.with_name("a.xyz").exists()
+    pipeline.reconstruct(store)
+    with pytest.raises(InputError, match=r"no folder .*absent to write v\.mrc into"):
+        pipeline.export(store, volume=experiment.parent / "absent" / "v.mrc")
+    with pytest.raises(InputError, match="is a folder"):
+        pipeline.export(store, volume=experiment.parent)
 
 
 def test_stages__damaged_chunk_is_one_line(experiment: Path, calls: Counter) -> None:
