@@ -8,11 +8,6 @@ and ducc0 (extra ``test``); what is not installed is left out. --large adds 320^
 
 from __future__ import annotations
 
-import os
-
-for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[_name] = "1"
-
 import argparse
 import importlib.util
 import json
