@@ -129,6 +129,11 @@ MORE = click.option(
 )
 OVERWRITE = click.option("--overwrite", is_flag=True, default=None, help="Replace what is there.")
 SEED = click.option("--seed", type=int, metavar="N", help="Seed of the random numbers.")
+SOLVER = click.option(
+    "--solver",
+    type=click.Choice(["fista", "gradient", "ordered_subsets"]),
+    help="Momentum; the published descent; or momentum with a step after each quarter of the tilts.",
+)
 STORE = click.argument("store", type=FOLDER)
 
 
@@ -180,7 +185,7 @@ def config() -> Summary:
 @STORE
 @click.option("--shape", type=int, nargs=3, metavar="NX NY NZ", help="Voxels of the volume.")
 @click.option("--thickness", type=float, metavar="A", help="Thickness along z, instead of the shape.")
-@click.option("--solver", type=click.Choice(["fista", "gradient"]), help="Momentum, or the published descent.")
+@SOLVER
 @click.option("--iterations", type=int, metavar="N", help="Iterations.")
 @MORE
 def reconstruct(store: Path, **options: Any) -> Summary:
@@ -195,6 +200,7 @@ def reconstruct(store: Path, **options: Any) -> Summary:
 @click.option("--window", type=int, nargs=2, required=True, metavar="NX NY", help="Pixels of a window.")
 @click.option("--overlap", type=int, required=True, metavar="N", help="Pixels that neighbouring windows share.")
 @click.option("--thickness", type=float, required=True, metavar="A", help="Thickness of the film.")
+@SOLVER
 @click.option("--iterations", type=int, metavar="N", help="Iterations of every window.")
 @click.option("--final-iterations", type=int, metavar="N", help="Iterations over the whole field at the end.")
 @MORE

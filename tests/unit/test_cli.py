@@ -163,6 +163,14 @@ def test_reconstruct__shape(pipeline, clusters):
     assert len(clusters) == 1
 
 
+@pytest.mark.parametrize("command", ["reconstruct", "scan"])
+def test_solver__every_one_there_is(command):
+    from aetdist.reconstruct.solvers import SOLVERS
+
+    (option,) = (option for option in program.commands[command].params if option.name == "solver")
+    assert tuple(option.type.choices) == SOLVERS
+
+
 def test_simulate__cluster_only_when_asked(pipeline, clusters):
     words = ("simulate", "atoms.xyz", "-o", "run.zarr", "--angles", "a.tlt", "--pixel-size", 0.35, "--seed", 3)
     invoke(*words)
