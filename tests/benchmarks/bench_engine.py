@@ -2,8 +2,9 @@
 
     python tests/benchmarks/bench_engine.py [--large] [--repeats 5]
 
-One thread, CPU-seconds (user + sys) of the process, medians, compilation left out. Needs astra-toolbox
-and ducc0 (extra ``test``); what is not installed is left out. --large adds 320^3 x 55 at random Euler angles.
+One thread, CPU-seconds (user + sys) of the process, medians, compilation left out. The peers, astra-toolbox
+and ducc0, come with the extra ``benchmark``; what is not installed is left out. --large adds 320^3 x 55 at
+Euler angles near a single axis.
 """
 
 from __future__ import annotations
