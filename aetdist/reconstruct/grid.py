@@ -166,14 +166,20 @@ def require_memory(shape: tuple[int, int, int], image_pixels: int, advice: str) 
 
 
 def available_memory() -> int:
-    """Bytes this process may still take: the Dask worker's limit, else what the machine has free."""
+    """Bytes that a task may take: on this worker, else on the smallest of the current client, else on the machine."""
     import psutil
+    from distributed import get_client, get_worker
 
-    free = psutil.virtual_memory().available
+    free = int(psutil.virtual_memory().available)
     try:
-        from distributed import get_worker
-
-        limit = get_worker().memory_manager.memory_limit or free
-    except (ImportError, ValueError, AttributeError):
-        return int(free)
-    return int(min(limit, free))
+        worker = get_worker()
+    except ValueError:
+        pass
+    else:
+        return min(free, worker.memory_manager.memory_limit or free)
+    try:
+        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
+    except ValueError:
+        return free
+    shares = [(w["memory_limit"] or free) // max(1, w["nthreads"]) for w in workers]
+    return min(shares, default=free)

@@ -102,7 +102,7 @@ def trace_atoms(
     threshold: float | None = None,
     sigma: float = 1.0,
     fit_box: float = 0.8,
-    isolation: float | None = 5.0,
+    isolation: float = 5.0,
     support: Any = None,
 ) -> xr.Dataset:
     """Computes: atoms are the strong local maxima of a volume that keep their distance.
@@ -122,8 +122,8 @@ def trace_atoms(
         without noise; 0.7 to 1.3 for a measured one.
     fit_box : float
         Edge of the box, in Angstrom, around a maximum in which a polynomial is fitted.
-    isolation : float or None
-        An atom without another one within this length, in Angstrom, is noise in the vacuum. None keeps such
+    isolation : float
+        An atom without another one within this length, in Angstrom, is noise in the vacuum. 0 keeps such
         atoms.
     support : array_like, shape (z, y, x), bool, optional
         True where atoms may be. By default the volume's own `support` (a scan's says where its windows
@@ -135,7 +135,7 @@ def trace_atoms(
         ``schema.ATOMS``, the highest peak first: `position` (atom, axis) float64 in Angstrom in the frame
         of the volume's coordinates; `intensity` (atom,) float64, height of the fitted peak of the smoothed
         density; `box_intensity` (atom,) float64, its mean over the fitted box. Attributes: `threshold`,
-        `n_peaks` (all maxima), `minimum_distance`, `sigma`, `fit_box`, `isolation` (0 for None).
+        `n_peaks` (all maxima), `minimum_distance`, `sigma`, `fit_box`, `isolation`.
 
     Raises
     ------
@@ -164,8 +164,8 @@ def trace_atoms(
         raise InputError(f"minimum_distance is {minimum_distance}; needed is a length in Angstrom, 0 or more.")
     if threshold is not None and not np.isfinite(threshold):
         raise InputError(f"The threshold is {threshold}; needed is a finite density, or None to have one chosen.")
-    if isolation is not None and not isolation > 0:
-        raise InputError(f"isolation is {isolation}; needed is a positive length in Angstrom, or None.")
+    if not isolation >= 0:
+        raise InputError(f"isolation is {isolation}; needed is a length in Angstrom, or 0 to keep isolated atoms.")
     if support is None and "support" in volume:
         support = volume["support"].data
     voxel, _ = _checked(volume, sigma, fit_box, support)
@@ -187,12 +187,12 @@ def trace_atoms(
             f"No maxima above the threshold {threshold:.4g}: the strongest of {n_peaks} reaches "
             f"{peaks.mean.max():.4g}; lower the threshold, or leave it out to have one chosen."
         )
-    if isolation is not None:
+    if isolation > 0:
         atoms = atoms.select(_has_company(atoms.position * voxel, isolation))
         if len(atoms) == 0:
             raise InputError(
                 f"Every maximum above the threshold {threshold:.4g} is farther than {isolation:.4g} Angstrom from the "
-                "others; give isolation=None to keep isolated atoms."
+                "others; set isolation to 0 to keep isolated atoms."
             )
     start = np.array([float(volume[axis][0]) for axis in AXES])
     dataset = xr.Dataset(
@@ -212,7 +212,7 @@ def trace_atoms(
             "minimum_distance": float(minimum_distance),
             "sigma": float(sigma),
             "fit_box": float(fit_box),
-            "isolation": float(isolation or 0),
+            "isolation": float(isolation),
         },
     )
     return with_units(dataset, ATOMS)

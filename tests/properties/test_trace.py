@@ -80,9 +80,9 @@ def test_trace__an_atom_on_a_border_is_found_once(axis, offset, monkeypatch):
     chunks[2 - axis] = (n // 2 + 2, n - n // 2 - 2)
     lazy = volume.chunk(dict(zip("zyx", chunks, strict=True)))
     with dask.config.set(scheduler="synchronous"):
-        atoms = trace_atoms(lazy, threshold=0.4, isolation=None)
+        atoms = trace_atoms(lazy, threshold=0.4, isolation=0)
     np.testing.assert_allclose(atoms["position"], [point], atol=0.1)
-    xr.testing.assert_identical(atoms, trace_atoms(volume, threshold=0.4, isolation=None))
+    xr.testing.assert_identical(atoms, trace_atoms(volume, threshold=0.4, isolation=0))
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -93,7 +93,7 @@ def test_trace__minimum_distance_holds_across_borders(shift, distance):
     volume = film(points, np.random.default_rng(2))
     with dask.config.set(scheduler="synchronous"):
         atoms = trace_atoms(
-            volume.chunk(z=17, y=20, x=11), sigma=0.5, minimum_distance=distance, threshold=0.2, isolation=None
+            volume.chunk(z=17, y=20, x=11), sigma=0.5, minimum_distance=distance, threshold=0.2, isolation=0
         )
         every = trace_atoms(volume, sigma=0.5, minimum_distance=0, threshold=0.2)
     position = atoms["position"].values

@@ -209,7 +209,7 @@ def test_trace__support_bounds_the_atoms():
 
 def test_trace__maxima_on_the_faces_do_not_count():
     points = np.array([[0.0, 0, 0], [0, 0, -12 * VOXEL - 0.2]])
-    atoms = trace_atoms(as_volume(render(points, (24, 24, 24))), sigma=0, threshold=0.1, isolation=None)
+    atoms = trace_atoms(as_volume(render(points, (24, 24, 24))), sigma=0, threshold=0.1, isolation=0)
     assert atoms.sizes["atom"] == 1
 
 
@@ -225,7 +225,7 @@ def test_trace__isolated_maxima_are_noise():
     points = np.array([[-6.0, 0, 0], [0, 0, 0], [4.0, 0, 0]])
     volume = as_volume(render(points, (24, 24, 60)))
     np.testing.assert_allclose(np.sort(trace_atoms(volume)["position"][:, 0]), [0, 4], atol=0.01)
-    assert trace_atoms(volume, isolation=None).sizes["atom"] == 3
+    assert trace_atoms(volume, isolation=0).sizes["atom"] == 3
     assert trace_atoms(volume, isolation=6.5).sizes["atom"] == 3
     with pytest.raises(InputError, match="farther than 3 Angstrom"):
         trace_atoms(volume, isolation=3)
@@ -268,7 +268,7 @@ def test_trace__bad_grid():
         ({"fit_box": 0}, "fit_box is 0"),
         ({"fit_box": 10}, r"at most 8 voxels \(2.8 Angstrom\)"),
         ({"minimum_distance": np.nan}, "minimum_distance is nan"),
-        ({"isolation": 0}, "isolation is 0"),
+        ({"isolation": -1}, "isolation is -1"),
         ({"threshold": np.inf}, "threshold is inf"),
         ({"threshold": 100.0}, "No maxima above the threshold 100"),
         ({"support": np.ones((3, 3, 3), dtype=bool)}, r"support has shape \(3, 3, 3\)"),
