@@ -19,6 +19,8 @@ def kernel_threads() -> int:
 
         worker = get_worker()
     except (ImportError, ValueError):
-        limit = os.environ.get("NUMBA_NUM_THREADS")
-        return max(1, int(limit)) if limit else len(os.sched_getaffinity(0))
+        limit = os.environ.get("NUMBA_NUM_THREADS", "")
+        if limit.isdecimal():
+            return max(1, int(limit))
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, worker.state.nthreads // max(1, len(worker.state.executing)))

@@ -181,7 +181,7 @@ def config() -> Summary:
     return {"text": pipeline.default_config()}
 
 
-@command("reconstruct", cluster="always")
+@command("reconstruct", cluster="asked")
 @STORE
 @click.option("--shape", type=int, nargs=3, metavar="NX NY NZ", help="Voxels of the volume.")
 @click.option("--thickness", type=float, metavar="A", help="Thickness along z, instead of the shape.")
@@ -189,7 +189,7 @@ def config() -> Summary:
 @click.option("--iterations", type=int, metavar="N", help="Iterations.")
 @MORE
 def reconstruct(store: Path, **options: Any) -> Summary:
-    """Reconstruct the whole field in one piece (RESIRE)."""
+    """Reconstruct the whole field in one piece (RESIRE), here on all cores unless a cluster is asked for."""
     from . import pipeline
 
     return pipeline.reconstruct(store, **_keywords(options))

@@ -42,6 +42,7 @@ from .io import (
 )
 from .io.hierarchy import attributes_of
 from .io.readers import digest_of_file, read_table
+from .progress import report
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,10 @@ def _reconstruct(store: Store, keywords: dict[str, Any], record: Record) -> None
 def _reconstruct_task(path: str, keywords: dict[str, Any]) -> xr.Dataset:
     from .reconstruct import reconstruct_resire
 
-    return reconstruct_resire(open_dataset(path, TILTS).load(), **keywords)
+    def on_iteration(done: int, _: float) -> None:
+        report(done, keywords["iterations"], "iterations")
+
+    return reconstruct_resire(open_dataset(path, TILTS).load(), **{**keywords, "on_iteration": on_iteration})
 
 
 def _scan(store: Store, keywords: dict[str, Any], _: Record) -> Summary:

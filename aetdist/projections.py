@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
@@ -26,8 +27,8 @@ def project_volume(volume: Any, angles: Any, *, detector_shape: tuple[int, int] 
     angles : array_like, shape (tilt, 3)
         phi, theta, psi in degrees.
     detector_shape : tuple of int, optional
-        Pixels (y, x) of a projection; as many as the volume has voxels along y and x by default.
-        Pixel n // 2 is the projection of the origin, and a pixel is as large as a voxel.
+        Pixels (y, x) of a projection, each as large as a voxel; pixel n // 2 is then the projection of
+        the origin. By default as many as the volume has voxels along y and x, and at their coordinates.
 
     Returns
     -------
@@ -85,6 +86,11 @@ def _project_labelled(volume: xr.DataArray, angles: Any, detector_shape: tuple[i
     size = known[0]
     start = tuple(float(volume[d].values[0]) / size for d in volume.dims)
     geometry = _geometry(volume.shape, start, angles, detector_shape)
+    if detector_shape is None:
+        geometry = replace(geometry, detector_start=np.tile(start[1:], (geometry.n_tilts, 1)))
+        y, x = volume["y"].values, volume["x"].values
+    else:
+        y, x = (centred_coordinates(n, size) for n in geometry.detector_shape)
     images = _project_array(volume.data, geometry)
     units = {"units": "angstrom"}
     return xr.DataArray(
@@ -92,8 +98,8 @@ def _project_labelled(volume: xr.DataArray, angles: Any, detector_shape: tuple[i
         dims=("tilt", "y", "x"),
         coords={
             "tilt": np.arange(geometry.n_tilts),
-            "y": ("y", centred_coordinates(geometry.detector_shape[0], size), units),
-            "x": ("x", centred_coordinates(geometry.detector_shape[1], size), units),
+            "y": ("y", y, units),
+            "x": ("x", x, units),
         },
         name="images",
         attrs={"units": volume.attrs.get("units", "1"), "long_name": "intensity summed along the beam"},

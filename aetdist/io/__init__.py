@@ -6,7 +6,7 @@ from .ledger import BlockLedger
 from .lock import StoreLock
 from .mrc_export import write_mrc
 from .record import Record
-from .regions import open_dataset, store_errors, write_region
+from .regions import open_dataset, require_record, store_errors, write_region
 from .store import Store
 from .volumes import read_volume
 from .xyz import read_xyz, write_xyz
@@ -21,6 +21,7 @@ __all__ = [
     "read_atoms",
     "read_volume",
     "read_xyz",
+    "require_record",
     "store_errors",
     "write_mrc",
     "write_region",

@@ -15,6 +15,7 @@ import zarr
 from dask.array.core import normalize_chunks
 
 from ..errors import StoreError
+from .hierarchy import attributes_of
 
 #: Chunks of an array that comes without any, in bytes.
 _CHUNK_BYTES = 16 * 2**20
@@ -78,6 +79,28 @@ def open_dataset(path: str | Path, group: str, *, chunks: dict[str, int] | None 
             dataset[name] = variable.dims, text, variable.attrs
     dataset.attrs = {name: value for name, value in dataset.attrs.items() if name not in OWN_ATTRIBUTES}
     return dataset
+
+
+def require_record(path: str | Path, group: str, digest: str) -> None:
+    """Refuse to go on when a group is no longer being made as a task was told.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The store.
+    group : str
+        Group that the task is about to write to.
+    digest : str
+        Digest of the record that it was begun with.
+
+    Raises
+    ------
+    StoreError
+        If the group is gone or was begun anew: a task of an interrupted run must not write into it.
+    """
+    stored = attributes_of(Path(path) / group).get("provenance") or {}
+    if stored.get("digest") != digest:
+        raise StoreError(f"{group!r} in {path} was begun anew by another run; what this task made is dropped.")
 
 
 def write_region(path: str | Path, group: str, variable: str, region: tuple[slice, ...], array: np.ndarray) -> None:

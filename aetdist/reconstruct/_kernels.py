@@ -6,6 +6,8 @@ import numpy as np
 
 from .._jit import njit
 
+_LOWEST = float(np.finfo(np.float32).min)  # fastmath knows no infinity
+
 
 @njit(fastmath=True)
 def constrain(iterate, ahead, support, positivity):
@@ -22,7 +24,7 @@ def constrain(iterate, ahead, support, positivity):
     positivity : bool
         x >= 0 where True.
     """
-    floor = np.float32(0.0) if positivity else np.float32(-np.inf)
+    floor = np.float32(0.0) if positivity else np.float32(_LOWEST)
     if support.size > 0:
         for i in range(iterate.size):
             new = max(ahead[i], floor) if support[i] else np.float32(0.0)
@@ -44,13 +46,14 @@ def extrapolate(iterate, move, momentum):
 
 @njit
 def masked_residual(calculated, measured, mask, residual):
-    """Residual = measured - calculated where mask, else 0; returns sum |residual| and sum |measured| over the mask."""
-    difference, total = 0.0, 0.0
+    """Residual = measured - calculated where mask, else 0; sums over the mask: |residual|, |measured|, residual^2."""
+    difference, total, squares = 0.0, 0.0, 0.0
     for i in range(calculated.size):
         if mask[i]:
             residual[i] = measured[i] - calculated[i]
             difference += abs(residual[i])
             total += abs(measured[i])
+            squares += np.float64(residual[i]) * residual[i]
         else:
             residual[i] = np.float32(0)
-    return difference, total
+    return difference, total, squares

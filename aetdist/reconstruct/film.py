@@ -9,12 +9,14 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
+from .._threads import kernel_threads
 from ..geometry import ParallelGeometry
 from ..io import open_dataset
 from ..project import ParallelProjector
-from .grid import Field
+from .grid import Field, require_finite, require_measured
 from .solvers import largest_eigenvalue, solve
 
+SERIES, COARSE, FILM = "tilt_series/aligned", "scan/coarse", "volume"  # groups of the store
 COARSEST_VOXEL = 1.3  # Angstrom: larger voxels do not show atoms any more
 _TEXTURE_SCALE = 2.0  # Angstrom: what varies over less than this is atoms
 _IN_PLANE_SIGMA, _HEIGHT_SIGMA = 7.0, 1.0  # Angstrom: smooths over atoms, follows islands
@@ -44,7 +46,8 @@ class CoarseFilm:
 def binned_series(path: str, group: str, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """Images averaged over factor x factor measured pixels, and where at least half of them were measured.
 
-    Reads one tilt at a time. Returns float32 and bool (tilt, ceil(y / factor), ceil(x / factor)).
+    Reads one tilt at a time and refuses what `measured` refuses. Returns float32 and bool, both
+    (tilt, ceil(y / factor), ceil(x / factor)).
     """
     series = open_dataset(path, group)
     n_tilts, ny, nx = series["images"].shape
@@ -52,13 +55,15 @@ def binned_series(path: str, group: str, factor: int) -> tuple[np.ndarray, np.nd
     images, mask = np.zeros(shape, np.float32), np.zeros(shape, bool)
     padding = [(0, m * factor - n) for m, n in zip(shape[1:], (ny, nx), strict=True)]
     for t in range(n_tilts):
-        seen = np.pad(series["mask"][t].values, padding)
-        values = np.pad(series["images"][t].values.astype(np.float64), padding)
+        image, measured = series["images"][t].values, series["mask"][t].values
+        require_finite(image, measured)
+        seen, values = np.pad(measured, padding), np.pad(image.astype(np.float64), padding)
         blocks = (shape[1], factor, shape[2], factor)
         count = seen.reshape(blocks).sum(axis=(1, 3))
         total = np.where(seen, values, 0.0).reshape(blocks).sum(axis=(1, 3))
         mask[t] = 2 * count >= factor * factor
         images[t] = np.where(mask[t], total / np.maximum(count, 1), 0.0)
+    require_measured(mask)
     return images, mask
 
 
@@ -79,7 +84,7 @@ def reconstruct_coarse(path: str, group: str, field: Field, coarse: CoarseFilm, 
         np.tile(start, (len(field.matrices), 1)),
     )
     solution = solve(
-        ParallelProjector(geometry),
+        ParallelProjector(geometry, kernel_threads()),
         images,
         mask,
         solver="fista",

@@ -67,9 +67,14 @@ class Field:
 
 
 def covering_box(
-    matrices: np.ndarray, half_y: float, half_x: float, z_low: float, z_high: float
+    matrices: np.ndarray,
+    half_y: float,
+    half_x: float,
+    z_low: float,
+    z_high: float,
+    centre: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[float, float, float, float]:
-    """How far matter between two heights can lie and still be seen by a centred detector.
+    """How far matter between two heights can lie and still be seen by a detector.
 
     Parameters
     ----------
@@ -77,7 +82,10 @@ def covering_box(
     half_y, half_x : float
         Half widths of the detector.
     z_low, z_high : float
-        Heights, from the point that the detector is centred on.
+        Heights.
+    centre : tuple of float
+        Lab (y, x) of the middle of the detector in every tilt. (0, 0) for one that follows a point of
+        the sample; lengths are then from that point.
 
     Returns
     -------
@@ -101,7 +109,7 @@ def covering_box(
     for z in (z_low, z_high):
         for u in (-half_x, half_x):
             for v in (-half_y, half_y):
-                target = np.array([u, v]) - matrices[:, :2, 2] * z
+                target = np.array([centre[1] + u, centre[0] + v]) - matrices[:, :2, 2] * z
                 corners.append(np.einsum("nij,nj->ni", inverse, target))
     xy = np.concatenate(corners)
     return float(xy[:, 1].min()), float(xy[:, 1].max()), float(xy[:, 0].min()), float(xy[:, 0].max())
@@ -137,14 +145,36 @@ def volume_grid(
         return (-(nz // 2), cy - ny // 2, cx - nx // 2), (nz, ny, nx)
     if thickness is None:
         return (-(nx // 2), cy - ny // 2, cx - nx // 2), (nx, ny, nx)
-    if not thickness > 0:
+    if not 0 < thickness < np.inf:
         raise InputError(f"The thickness came as {thickness} Angstrom; needed is a positive length.")
-    nz = max(1, int(np.ceil(thickness / field.pixel_size)))
+    nz = max(1, int(np.ceil(thickness / field.pixel_size - 1e-6)))
     half_z = nz / 2
-    y_low, y_high, x_low, x_high = covering_box(field.matrices, ny / 2, nx / 2, -half_z, half_z)
-    reach = [int(np.floor(v)) if v < 0 else int(np.ceil(v)) for v in (y_low, y_high, x_low, x_high)]
-    start = (-(nz // 2), cy + reach[0], cx + reach[2])
-    return start, (nz, reach[1] - reach[0] + 1, reach[3] - reach[2] + 1)
+    middle = (field.detector_start[0] + (ny - 1) / 2, field.detector_start[1] + (nx - 1) / 2)
+    y_low, y_high, x_low, x_high = covering_box(field.matrices, ny / 2, nx / 2, -half_z, half_z, middle)
+    first, last = (int(np.floor(y_low)), int(np.floor(x_low))), (int(np.ceil(y_high)), int(np.ceil(x_high)))
+    return (-(nz // 2), *first), (nz, last[0] - first[0] + 1, last[1] - first[1] + 1)
+
+
+def require_measured(mask: np.ndarray) -> None:
+    """Refuse a mask (bool) that is False everywhere: nothing was measured.
+
+    Raises
+    ------
+    InputError
+    """
+    if not mask.any():
+        raise InputError("The mask is False everywhere: no pixel counts as measured; check the mask's meaning.")
+
+
+def require_finite(images: np.ndarray, mask: np.ndarray) -> None:
+    """Refuse images (float) with a NaN or infinite pixel where the mask (bool, same shape) is True.
+
+    Raises
+    ------
+    InputError
+    """
+    if not np.isfinite(images, where=mask, out=np.ones_like(mask)).all():
+        raise InputError("The images hold NaN or infinite pixels inside the mask; import with --mask nan.")
 
 
 def require_memory(shape: tuple[int, int, int], image_pixels: int, advice: str) -> int:
@@ -176,7 +206,7 @@ def available_memory() -> int:
     except ValueError:
         pass
     else:
-        return min(free, worker.memory_manager.memory_limit or free)
+        return min(free, (worker.memory_manager.memory_limit or free) // max(1, worker.state.nthreads))
     try:
         workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
     except ValueError:

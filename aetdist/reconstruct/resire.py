@@ -12,7 +12,7 @@ from .._threads import kernel_threads
 from ..errors import InputError
 from ..project import ParallelProjector
 from ..schema import VOLUME, with_units
-from .grid import Field, require_memory, volume_grid
+from .grid import Field, require_finite, require_measured, require_memory, volume_grid
 from .solvers import SOLVERS, Solution, largest_eigenvalue, solve
 
 
@@ -125,8 +125,8 @@ def check_solver(solver: str, iterations: int, tolerance: float = 0.0) -> None:
     """
     if solver not in SOLVERS:
         raise InputError(f"Solver {solver!r} is unknown; choose one of {', '.join(SOLVERS)}.")
-    if iterations < 1:
-        raise InputError(f"iterations came as {iterations}; needed is at least 1.")
+    if int(iterations) != iterations or iterations < 1:
+        raise InputError(f"iterations came as {iterations}; needed is a whole number, at least 1.")
     if not tolerance >= 0:
         raise InputError(f"tolerance came as {tolerance}; needed is 0 or more.")
 
@@ -164,10 +164,8 @@ def measured(tilt_series: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """
     images = np.ascontiguousarray(tilt_series["images"].values, dtype=np.float32)
     mask = np.ascontiguousarray(tilt_series["mask"].values)
-    if not mask.any():
-        raise InputError("The mask is False everywhere: no pixel counts as measured; check the mask's meaning.")
-    if not np.isfinite(images, where=mask, out=np.ones_like(mask)).all():
-        raise InputError("The images hold NaN or infinite pixels inside the mask; import with --mask nan.")
+    require_measured(mask)
+    require_finite(images, mask)
     return images, mask
 
 

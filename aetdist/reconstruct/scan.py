@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 
+from .._threads import kernel_threads
 from ..blocks.windows import run_tasks
 from ..errors import InputError
-from ..io import BlockLedger, Record, Store, open_dataset, write_region
+from ..io import BlockLedger, Record, Store, open_dataset, require_record, write_region
 from ..progress import report
 from ..project import ParallelProjector
 from ..schema import VOLUME, with_units
-from .film import COARSEST_VOXEL, CoarseFilm, coarse_dataset, reconstruct_coarse, start_volume
+from .film import COARSE, COARSEST_VOXEL, FILM, SERIES, CoarseFilm, coarse_dataset, reconstruct_coarse
 from .grid import Field, require_memory, volume_grid
-from .resire import STEP_LIMITS, check_solver, measured
+from .local import reconstruct_window
+from .resire import check_solver, measured
 from .solvers import largest_eigenvalue, solve
 from .stitch import agreement, film_r_factor, stitch_chunk
-from .windows import ScanPlan, Window, check_windows, plan_windows, window_geometry
-
-_SERIES, _COARSE, _FILM = "tilt_series/aligned", "scan/coarse", "volume"
+from .windows import ScanPlan, Window, check_windows, plan_windows
 
 
 def reconstruct_scan(
@@ -66,7 +67,7 @@ def reconstruct_scan(
     -------
     dict
         ``r_factor_mean`` (eq. 4 of the film's reprojection over all measured pixels, mean over tilts),
-        ``n_windows``, ``n_windows_computed`` (the others were there from an interrupted run),
+        ``n_windows``, ``n_windows_computed`` (in all passes; the others were there from another run),
         ``disagreement_l1`` and ``disagreement_correlation`` of overlapping windows where they are
         blended, ``height_range`` and ``thickness_range`` (Angstrom).
 
@@ -99,18 +100,18 @@ def reconstruct_scan(
         raise InputError(
             f"{passes} passes came for {iterations} iterations; needed is 1 pass or more, each of an iteration."
         )
-    series = store.read(_SERIES)
+    series = store.read(SERIES)
     field = Field.of(series)
     size, _ = check_windows(window, overlap, field)
     first, shape = volume_grid(field, None, thickness)
     path = str(store.path)
-    inputs = {_SERIES: store.digest(_SERIES)}
+    inputs = {SERIES: store.digest(SERIES)}
 
     coarse = CoarseFilm.of(first, shape, _coarse_factor(shape, field, size))
     n_pixels = int(np.prod(series["images"].shape))
     require_memory(coarse.shape, n_pixels // coarse.factor**2, "scan a smaller field (crop the images at import).")
     _make_coarse(store, field, coarse, coarse_iterations, inputs, {"thickness": thickness})
-    maps = open_dataset(path, _COARSE)[["height", "thickness"]].load()
+    maps = open_dataset(path, COARSE)[["height", "thickness"]].load()
 
     plan = plan_windows(field, first, shape, coarse, window, overlap, maps["height"].values, maps["thickness"].values)
     for w in plan.windows:
@@ -119,24 +120,39 @@ def reconstruct_scan(
     if final_iterations:
         require_memory(shape, n_pixels, "leave out the iterations over the whole film (final_iterations = 0).")
     settings = {"window": window, "overlap": overlap, "iterations": -(-iterations // passes), "solver": solver}
-    inputs |= {_COARSE: store.digest(_COARSE)}
-    computed, start = 0, _COARSE
+    inputs |= {COARSE: store.digest(COARSE)}
+    computed, start = 0, COARSE
     for number in range(1, passes + 1):
-        last = number == passes
-        windows, film = f"scan/windows_{number}", _FILM if last else f"scan/film_{number}"
+        windows = f"scan/windows_{number}"
+        film = f"scan/film_{number}" if number < passes or final_iterations else FILM
         computed += _make_windows(store, plan, settings, {start: store.digest(start), **inputs}, windows, start)
-        summary = _make_film(store, plan, maps, windows, film, final_iterations if last else 0)
+        agreed = _stitch(store, plan, maps, windows, film)
         start = film
-    return summary | {"n_windows": len(plan.windows), "n_windows_computed": computed}
+    if final_iterations:
+        _iterate_whole(store, plan, maps, film, final_iterations)
+    r_factor = _judge(store, plan)
+    film_columns = maps["thickness"].values > 0
+    ranges = {
+        f"{name}_range": [float(values[film_columns].min()), float(values[film_columns].max())]
+        for name, values in (("height", maps["height"].values), ("thickness", maps["thickness"].values))
+        if film_columns.any()
+    }
+    return {
+        "r_factor_mean": float(np.nanmean(r_factor)),
+        **agreed,
+        **ranges,
+        "n_windows": len(plan.windows),
+        "n_windows_computed": computed,
+    }
 
 
 def _coarse_factor(shape: tuple[int, int, int], field: Field, size: tuple[int, int]) -> int:
-    """Smallest binning, 2 or more, that leaves no more voxels than one local volume has, as long as atoms show."""
+    """Smallest binning, 2 or more, that leaves no more voxels than a local volume has, as long as atoms show."""
     depth = shape[0]
     widest = 1.0 / np.abs(np.linalg.det(field.matrices[:, :2, :2])).min()
     local = depth * size[0] * (size[1] + depth) * widest
     wanted = int(np.ceil((np.prod(shape, dtype=np.float64) / local) ** (1 / 3)))
-    return max(2, min(wanted, int(COARSEST_VOXEL / field.pixel_size)))
+    return max(1, min(max(2, wanted), int(COARSEST_VOXEL / field.pixel_size)))
 
 
 # -- coarse film ---------------------------------------------------------------------------------------
@@ -146,10 +162,9 @@ def _make_coarse(
     store: Store, field: Field, coarse: CoarseFilm, iterations: int, inputs: dict[str, str], settings: dict[str, Any]
 ) -> None:
     record = Record("scan coarse", {"factor": coarse.factor, "iterations": iterations, **settings}, inputs)
-    if _holds(store, _COARSE, record):
+    if _holds(store, COARSE, record):
         return
     nz, ny, nx = coarse.shape
-    empty = coarse_dataset(np.zeros((2, 1, 1), np.float32), CoarseFilm(1, (0.0, 0.0, 0.0), (2, 1, 1)), 1.0)
     template = xr.Dataset(
         {
             "density": (
@@ -160,23 +175,24 @@ def _make_coarse(
             "thickness": (("y", "x"), da.zeros((ny, nx), chunks=-1)),
         },
         {
-            name: (name, (s + coarse.factor * np.arange(n)) * field.pixel_size, empty[name].attrs)
+            name: (name, (s + coarse.factor * np.arange(n)) * field.pixel_size, {"units": "angstrom"})
             for name, s, n in zip("zyx", coarse.start, coarse.shape, strict=True)
         },
     )
     for name in ("height", "thickness"):
         template[name].attrs["units"] = "angstrom"
-    store.begin(_COARSE, template, record=record)
-    run_tasks(_coarse_task, [field], str(store.path), coarse, iterations, label="coarse film")
-    store.finish(_COARSE)
+    store.begin(COARSE, template, record=record)
+    run_tasks(_coarse_task, [field], str(store.path), record.digest, coarse, iterations, label="coarse film")
+    store.finish(COARSE)
 
 
-def _coarse_task(field: Field, path: str, coarse: CoarseFilm, iterations: int) -> None:
-    density = reconstruct_coarse(path, _SERIES, field, coarse, iterations)
+def _coarse_task(field: Field, path: str, digest: str, coarse: CoarseFilm, iterations: int) -> None:
+    density = reconstruct_coarse(path, SERIES, field, coarse, iterations)
     dataset = coarse_dataset(density, coarse, field.pixel_size)
+    require_record(path, COARSE, digest)
     for name in ("density", "height", "thickness"):
         values = np.ascontiguousarray(dataset[name].values)
-        write_region(path, _COARSE, name, tuple(slice(0, n) for n in values.shape), values)
+        write_region(path, COARSE, name, tuple(slice(0, n) for n in values.shape), values)
 
 
 # -- windows -------------------------------------------------------------------------------------------
@@ -206,7 +222,9 @@ def _make_windows(
         _window_task,
         missing,
         ledger,
-        plan,
+        record.digest,
+        replace(plan, windows=()),
+        plan.kept_shape,
         start,
         settings["iterations"],
         settings["solver"],
@@ -216,112 +234,72 @@ def _make_windows(
     return len(missing)
 
 
-def _window_task(window: Window, ledger: BlockLedger, plan: ScanPlan, start: str, iterations: int, solver: str) -> None:
+def _window_task(
+    window: Window,
+    ledger: BlockLedger,
+    digest: str,
+    plan: ScanPlan,
+    kept_shape: tuple[int, int],
+    start: str,
+    iterations: int,
+    solver: str,
+) -> None:
     """One local volume: its own pixels in, what it keeps out."""
     if ledger.is_done(window.index):  # computed by a worker that was lost before it could say so
         return
-    kept = np.zeros((1, plan.shape[0], *plan.kept_shape), np.float32)
+    kept = np.zeros((1, plan.shape[0], *kept_shape), np.float32)
     volume = reconstruct_window(ledger.path, window, plan, start, iterations, solver)
     z = window.first[0] - plan.first[0]
     y, x = (k - f for k, f in zip(window.kept_first, window.first[1:], strict=True))
     ny, nx = window.kept_shape
     kept[0, z : z + window.shape[0], :ny, :nx] = volume[:, y : y + ny, x : x + nx]
     region = (slice(window.index, window.index + 1), *(slice(0, n) for n in kept.shape[1:]))
+    require_record(ledger.path, ledger.group, digest)
     write_region(ledger.path, ledger.group, "density", region, kept)
     ledger.mark(window.index)
-
-
-def reconstruct_window(
-    path: str, window: Window, plan: ScanPlan, start: str, iterations: int, solver: str
-) -> np.ndarray:
-    """The local volume of one window.
-
-    Parameters
-    ----------
-    path : str
-        The store, with the tilt series.
-    window : Window
-    plan : ScanPlan
-    start : str
-        Group to start from: the coarse film, or a stitched one.
-    iterations : int
-    solver : {"fista", "gradient", "ordered_subsets"}
-
-    Returns
-    -------
-    ndarray, shape ``window.shape`` (z, y, x), float32
-    """
-    geometry, corners = window_geometry(plan.field, window)
-    images, mask = _read_crops(path, corners, window.crop_shape)
-    seen = np.flatnonzero(mask.any(axis=(1, 2)))
-    density = open_dataset(path, start)["density"].variable
-    if start == _COARSE:
-        volume = start_volume(density, plan.coarse, window.first, window.shape)
-    else:
-        box = tuple(slice(a - f, a - f + n) for a, f, n in zip(window.first, plan.first, window.shape, strict=True))
-        volume = density[box].values
-    if seen.size == 0:
-        return volume
-    geometry = geometry.select_tilts(seen)
-    solution = solve(
-        ParallelProjector(geometry),
-        images[seen],
-        mask[seen],
-        solver=solver,
-        iterations=iterations,
-        step=STEP_LIMITS[solver] / largest_eigenvalue(geometry),
-        start=volume,
-    )
-    return solution.volume
-
-
-def _read_crops(path: str, corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Crops of every tilt, 0 and not measured beyond the field; (tilt, y, x) float32 and bool."""
-    series = open_dataset(path, _SERIES)
-    images = np.zeros((len(corners), *shape), np.float32)
-    mask = np.zeros(images.shape, bool)
-    limits = series["images"].shape[1:]
-    for t, corner in enumerate(corners):
-        low = [max(0, int(c)) for c in corner]
-        high = [min(n, int(c) + s) for n, c, s in zip(limits, corner, shape, strict=True)]
-        if any(h <= a for h, a in zip(high, low, strict=True)):
-            continue
-        rows, columns = (slice(a, h) for a, h in zip(low, high, strict=True))
-        y, x = (slice(a - int(c), h - int(c)) for a, h, c in zip(low, high, corner, strict=True))
-        images[t, y, x] = series["images"][t, rows, columns].values
-        mask[t, y, x] = series["mask"][t, rows, columns].values
-    images[~mask] = 0
-    return images, mask
 
 
 # -- film ----------------------------------------------------------------------------------------------
 
 
-def _make_film(
-    store: Store, plan: ScanPlan, maps: xr.Dataset, windows: str, group: str, final_iterations: int
-) -> dict[str, Any]:
-    """Stitch windows into a film; how well it matches the measured pixels, and the windows each other."""
-    path = str(store.path)
-    record = Record("scan", {"final_iterations": final_iterations}, {windows: store.digest(windows)})
-    if group != _FILM and _holds(store, group, record):
-        return {}
-    n_tilts = len(plan.field.matrices)
+def _stitch(store: Store, plan: ScanPlan, maps: xr.Dataset, windows: str, group: str) -> dict[str, Any]:
+    """Blend windows into a film, unless it is there; how well they agree. The volume itself stays unfinished."""
+    record = Record("scan", {}, {windows: store.digest(windows)})
+    if _holds(store, group, record):
+        return dict(store.notes(group)["agreement"])
     store.begin(group, _film_template(plan, maps), record=record)
-    sums = run_tasks(stitch_chunk, plan.chunks(), path, plan, (_COARSE, windows, group), label="stitching")
-    if final_iterations:
-        run_tasks(_final_task, [final_iterations], path, plan, label="whole film")
+    items = [(columns, plan.touching(*columns)) for columns in plan.chunks()]
+    groups = (COARSE, windows, group)
+    sums = run_tasks(
+        stitch_chunk, items, str(store.path), record.digest, replace(plan, windows=()), groups, label="stitching"
+    )
+    agreed = agreement(np.sum(sums, axis=0))
+    if group != FILM:
+        _write_r_factor(store, group, np.full(len(plan.field.matrices), np.nan))
+        store.finish(group)
+        store.note(group, agreement=agreed)
+    return agreed
+
+
+def _iterate_whole(store: Store, plan: ScanPlan, maps: xr.Dataset, film: str, iterations: int) -> None:
+    """The volume from a stitched film by some iterations over all of it, in one task."""
+    record = Record("scan", {"final_iterations": iterations}, {film: store.digest(film)})
+    store.begin(FILM, _film_template(plan, maps), record=record)
+    run_tasks(_whole_task, [iterations], str(store.path), record.digest, plan, film, label="whole film")
+
+
+def _judge(store: Store, plan: ScanPlan) -> np.ndarray:
+    """R-factor of every tilt for the volume's reprojection; finishes the volume."""
     report(0, 1, "R-factor")
-    r_factor = film_r_factor(path, group, _SERIES, plan.field, plan.first)
+    r_factor = film_r_factor(str(store.path), FILM, SERIES, plan.field, plan.first)
     report(1, 1, "R-factor")
-    write_region(path, group, "r_factor", (slice(0, 1), slice(0, n_tilts)), r_factor[None])
-    store.finish(group)
-    thickness = maps["thickness"].values
-    film = thickness > 0
-    ranges = {
-        name: [float(values[film].min()), float(values[film].max())] if film.any() else None
-        for name, values in (("height_range", maps["height"].values), ("thickness_range", thickness))
-    }
-    return {"r_factor_mean": float(np.nanmean(r_factor)), **agreement(np.sum(sums, axis=0)), **ranges}
+    _write_r_factor(store, FILM, r_factor)
+    store.finish(FILM)
+    return r_factor
+
+
+def _write_r_factor(store: Store, group: str, r_factor: np.ndarray) -> None:
+    write_region(store.path, group, "r_factor", (slice(0, 1), slice(0, r_factor.size)), r_factor[None])
 
 
 def _film_template(plan: ScanPlan, maps: xr.Dataset) -> xr.Dataset:
@@ -345,22 +323,26 @@ def _film_template(plan: ScanPlan, maps: xr.Dataset) -> xr.Dataset:
     return with_units(template, VOLUME)
 
 
-def _final_task(iterations: int, path: str, plan: ScanPlan) -> None:
-    """Some iterations over the whole film, in place."""
-    images, mask = measured(open_dataset(path, _SERIES)[["images", "mask"]])
+def _whole_task(iterations: int, path: str, digest: str, plan: ScanPlan, film: str) -> None:
+    """Some iterations over the whole film, from one group into another; may be run again."""
+    images, mask = measured(open_dataset(path, SERIES)[["images", "mask"]])
     geometry = plan.field.geometry(plan.first, plan.shape)
+    stitched = open_dataset(path, film)
     solution = solve(
-        ParallelProjector(geometry),
+        ParallelProjector(geometry, kernel_threads()),
         images,
         mask,
         solver="fista",
         iterations=iterations,
         step=1.0 / largest_eigenvalue(geometry),
-        start=open_dataset(path, _FILM)["density"].values,
+        start=stitched["density"].values,
     )
+    require_record(path, FILM, digest)
     for rows, columns in plan.chunks():
         region = (slice(0, plan.shape[0]), rows, columns)
-        write_region(path, _FILM, "density", region, np.ascontiguousarray(solution.volume[region]))
+        write_region(path, FILM, "density", region, np.ascontiguousarray(solution.volume[region]))
+        write_region(path, FILM, "support", region, stitched["support"][region].values)
+        write_region(path, FILM, "disagreement", (rows, columns), stitched["disagreement"][rows, columns].values)
 
 
 def _holds(store: Store, group: str, record: Record) -> bool:

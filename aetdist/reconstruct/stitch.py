@@ -8,25 +8,34 @@ import dask
 import numpy as np
 
 from ..blocks.angles import project_blocks
-from ..io import open_dataset, write_region
+from ..io import open_dataset, require_record, write_region
 from .film import start_volume
 from .grid import Field
-from .windows import ScanPlan
+from .windows import ScanPlan, Window
 
 #: Sums over pairs of windows where both weigh something: n, |a-b|, (|a|+|b|)/2, a, b, aa, bb, ab (a, b symmetrised).
 N_SUMS = 8
 
 
-def stitch_chunk(columns: tuple[slice, slice], path: str, plan: ScanPlan, groups: tuple[str, str, str]) -> np.ndarray:
+def stitch_chunk(
+    chunk: tuple[tuple[slice, slice], list[Window]],
+    path: str,
+    digest: str,
+    plan: ScanPlan,
+    groups: tuple[str, str, str],
+) -> np.ndarray:
     """Blend one chunk of the film and write it.
 
     Parameters
     ----------
-    columns : tuple of slice
-        Rows and columns (y, x) of the film volume; all heights.
+    chunk : tuple
+        Rows and columns (y, x) of the film volume (all heights), and the windows that touch them.
     path : str
         The store.
+    digest : str
+        Of the record that the film was begun with.
     plan : ScanPlan
+        Its own windows are not needed.
     groups : tuple of str
         Groups of the coarse film, of the windows and of the film.
 
@@ -40,7 +49,7 @@ def stitch_chunk(columns: tuple[slice, slice], path: str, plan: ScanPlan, groups
     film = sum_i w_i V_i + (1 - sum_i w_i) V_coarse: the coarse film fills the margin outside the field.
     The support is where windows make up the film: atoms can be told there, and not in the margin.
     """
-    rows, cols = columns
+    (rows, cols), windows = chunk
     nz = plan.shape[0]
     shape = (nz, rows.stop - rows.start, cols.stop - cols.start)
     y = np.arange(rows.start, rows.stop) + plan.first[1]
@@ -50,7 +59,7 @@ def stitch_chunk(columns: tuple[slice, slice], path: str, plan: ScanPlan, groups
     film = np.zeros(shape, np.float32)
     total = np.zeros(shape[1:], np.float32)
     gathered = []
-    for window in plan.touching(rows, cols):
+    for window in windows:
         values, weight = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
         low = [max(a, f) for a, f in zip((y[0], x[0]), window.kept_first, strict=True)]
         high = [min(b + 1, f + n) for b, f, n in zip((y[-1], x[-1]), window.kept_first, window.kept_shape, strict=True)]
@@ -66,6 +75,7 @@ def stitch_chunk(columns: tuple[slice, slice], path: str, plan: ScanPlan, groups
         film += np.maximum(1.0 - total, 0.0) * start_volume(
             coarse, plan.coarse, (plan.first[0], int(y[0]), int(x[0])), shape
         )
+    require_record(path, film_group, digest)
     write_region(path, film_group, "density", (slice(0, nz), rows, cols), film)
     write_region(path, film_group, "support", (slice(0, nz), rows, cols), np.broadcast_to(total > 0.5, shape))
     disagreement, sums = _compare_pairs(gathered, shape)

@@ -13,6 +13,7 @@ from .film import CoarseFilm
 from .grid import Field, covering_box
 
 _SURFACE_MARGIN = 6.0  # Angstrom kept free above and below the film of a window: twice the maps' error
+_OUTSIDE = 2  # pixels beyond the field that its border windows still make up: off-axis angles see them
 _CHUNK = 128  # voxels of a stored film chunk along y and x
 
 
@@ -95,10 +96,15 @@ def check_windows(window: tuple[int, int], overlap: int, field: Field) -> tuple[
     InputError
         If a number is not positive.
     """
-    if len(window) != 2 or min(window) < 8 or any(int(n) != n for n in window):
-        raise InputError(f"The window came as {tuple(window)} pixels; needed are two whole numbers NX NY of 8 or more.")
+    if np.shape(window) != (2,) or min(window) < 8 or any(int(n) != n for n in window):
+        raise InputError(f"The window came as {window} pixels; needed are two whole numbers NX NY of 8 or more.")
     if int(overlap) != overlap or overlap < 2:
         raise InputError(f"The overlap came as {overlap} pixels; needed is a whole number of 2 or more.")
+    if min(field.detector_shape) < 8:
+        ny, nx = field.detector_shape
+        raise InputError(
+            f"The field has {nx} x {ny} pixels; a scan needs 8 or more along both; use `aetdist reconstruct`."
+        )
     size = tuple(min(int(w), n) for w, n in zip(window[::-1], field.detector_shape, strict=True))
     return size, tuple(max(2, min(int(overlap), s // 2)) for s in size)  # type: ignore[return-value]
 
@@ -141,9 +147,10 @@ def plan_windows(
     size, shared = check_windows(window, overlap, field)
     z_low, z_high = first[0], first[0] + shape[0] - 1
     margin = int(np.ceil(_SURFACE_MARGIN / field.pixel_size))
-    reach = max(shape[1:])
-    spans_y = cut_axis(field.detector_shape[0], size[0], shared[0], reach)
-    spans_x = cut_axis(field.detector_shape[1], size[1], shared[1], 0, fade=max(1, shared[1] // 2))
+    spans_y, spans_x = (
+        cut_axis(n, s, o, _OUTSIDE, fade=max(1, o // 2))
+        for n, s, o in zip(field.detector_shape, size, shared, strict=True)
+    )
     planned: list[Window] = []
     bottom, top = (height + sign * thickness / 2 for sign in (-1, 1))
     for y in spans_y:

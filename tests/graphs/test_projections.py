@@ -52,10 +52,14 @@ def test_project_volume__labels_say_where_the_volume_lies() -> None:
     coords = {d: (np.arange(n) - n // 2) * 0.4 for d, n in zip("zyx", SHAPE, strict=True)}
     here = xr.DataArray(VOLUME, dims=("z", "y", "x"), coords=coords)
     there = here.assign_coords(x=here.x + 3 * 0.4)
-    first = aet.project_volume(here, [[0, 0, 0]])
-    second = aet.project_volume(there, [[0, 0, 0]])
+    first, second = (aet.project_volume(v, [[0, 0, 0]], detector_shape=SHAPE[1:]) for v in (here, there))
     np.testing.assert_allclose(second.values[:, :, 3:], first.values[:, :, :-3], atol=2e-3)
     assert first.x.attrs["units"] == "angstrom" and float(first.x[11]) == 0.0
+    # without a detector, the images lie over the volume, however far that is from the origin
+    far = here.assign_coords(y=here.y - 70.0)
+    images = aet.project_volume(far, [[0, 0, 0]])
+    np.testing.assert_array_equal(images.y, far.y)
+    np.testing.assert_allclose(images.values, first.values, atol=2e-3)
 
 
 def test_project_volume__refuses_bad_input() -> None:

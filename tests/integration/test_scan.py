@@ -16,8 +16,8 @@ import pytest
 
 import aetdist as aet
 from aetdist import pipeline
-from aetdist.errors import CapacityError, InputError
-from aetdist.io import BlockLedger, Record, Store, open_dataset
+from aetdist.errors import CapacityError, InputError, StoreError
+from aetdist.io import BlockLedger, Record, Store, open_dataset, require_record
 from aetdist.reconstruct import grid, reconstruct_scan
 
 pytestmark = pytest.mark.integration
@@ -104,6 +104,47 @@ def test_reconstruct_scan__again_computes_nothing(scanned: tuple[Path, dict[str,
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
+def test_reconstruct_scan__a_late_task_of_another_run_writes_nothing(
+    scanned: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """What was begun with other parameters meanwhile is not touched."""
+    path = copy(scanned[0], tmp_path)
+    with pytest.raises(StoreError, match="begun anew by another run"):
+        require_record(path, "scan/windows_1", "0" * 64)
+    with pytest.raises(StoreError, match="begun anew by another run"):
+        require_record(path, "scan/windows_9", "0" * 64)
+    with Store.open(path) as store:
+        require_record(path, "scan/windows_1", store.record("scan/windows_1").digest)
+
+
+def test_reconstruct_scan__refuses_a_series_that_says_nothing(series: Path, tmp_path: Path) -> None:
+    """A mask that is False everywhere, a NaN inside the mask: no film is written."""
+    for name, spoil in (
+        ("mask", lambda tilts: tilts.assign(mask=tilts["mask"] & False)),
+        ("nan", lambda tilts: tilts.assign(images=tilts["images"].where(tilts["tilt"] != 3))),
+    ):
+        with Store.open(series) as store:
+            spoilt = spoil(store.read("tilt_series/aligned"))
+        with Store.create(tmp_path / f"{name}.zarr") as store:
+            store.write("tilt_series/aligned", spoilt, record=Record(name), chunks={"tilt": 1})
+            with pytest.raises(InputError, match="mask"):
+                reconstruct_scan(store, **SCAN)
+            assert "volume" not in store.groups()
+
+
+def test_reconstruct_scan__a_field_far_from_the_tilt_axis(tmp_path: Path) -> None:
+    """A point at x is seen at x cos(theta), so the volume reaches from there: R is that of a centred field."""
+    atoms = aet.amorphous_film((260.0, 44.0), 12.0, species=("Ta",), seed=3)
+    angles = np.array([[0.0, t, 0.0] for t in np.linspace(-50, 50, 15)])
+    r_factors = []
+    for name, centre in (("centred", 0.0), ("beside", 60.0)):
+        tilts = aet.simulate_tilt_series(atoms, angles, pixel_size=0.6, field=(80, 40), field_center=(centre, 0.0))
+        with Store.create(tmp_path / f"{name}.zarr") as store:
+            store.write("tilt_series/aligned", tilts, record=Record(name), chunks={"tilt": 1})
+            r_factors.append(reconstruct_scan(store, **SCAN | {"thickness": 18.0})["r_factor_mean"])
+    assert r_factors[1] < r_factors[0] + 0.05
+
+
 def test_reconstruct_scan__final_iterations_lower_r_and_keep_the_windows(
     scanned: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -112,6 +153,9 @@ def test_reconstruct_scan__final_iterations_lower_r_and_keep_the_windows(
     summary = pipeline.scan(path, **SCAN, final_iterations=4)
     assert summary["n_windows_computed"] == 0
     assert summary["r_factor_mean"] < scanned[1]["r_factor_mean"]
+    with Store.open(path) as store, Store.open(scanned[0]) as before:
+        for name in ("support", "disagreement"):
+            np.testing.assert_array_equal(store.read("volume")[name], before.read("volume")[name])
 
 
 RUN = """

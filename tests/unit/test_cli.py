@@ -160,7 +160,7 @@ def test_run__dry_run_starts_no_cluster(pipeline, clusters):
 def test_reconstruct__shape(pipeline, clusters):
     invoke("reconstruct", "run.zarr", "--shape", 921, 136, 151, "--solver", "gradient", "--iterations", 40)
     assert pipeline.calls[0][2] == {"shape": (921, 136, 151), "solver": "gradient", "iterations": 40}
-    assert len(clusters) == 1
+    assert clusters == []  # here, on all cores
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "scan"])

@@ -1,0 +1,75 @@
+"""One local volume of a scan: its own pixels in, all voxels that its rays cross out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..io import open_dataset
+from ..project import ParallelProjector
+from .film import COARSE, SERIES, start_volume
+from .resire import STEP_LIMITS
+from .solvers import largest_eigenvalue, solve
+from .windows import ScanPlan, Window, window_geometry
+
+
+def reconstruct_window(
+    path: str, window: Window, plan: ScanPlan, start: str, iterations: int, solver: str
+) -> np.ndarray:
+    """The local volume of one window.
+
+    Parameters
+    ----------
+    path : str
+        The store, with the tilt series.
+    window : Window
+    plan : ScanPlan
+    start : str
+        Group to start from: the coarse film, or a stitched one.
+    iterations : int
+    solver : {"fista", "gradient", "ordered_subsets"}
+
+    Returns
+    -------
+    ndarray, shape ``window.shape`` (z, y, x), float32
+    """
+    geometry, corners = window_geometry(plan.field, window)
+    images, mask = _read_crops(path, corners, window.crop_shape)
+    seen = np.flatnonzero(mask.any(axis=(1, 2)))
+    density = open_dataset(path, start)["density"].variable
+    if start == COARSE:
+        volume = start_volume(density, plan.coarse, window.first, window.shape)
+    else:
+        box = tuple(slice(a - f, a - f + n) for a, f, n in zip(window.first, plan.first, window.shape, strict=True))
+        volume = density[box].values
+    if seen.size == 0:
+        return volume
+    geometry = geometry.select_tilts(seen)
+    solution = solve(
+        ParallelProjector(geometry),
+        images[seen],
+        mask[seen],
+        solver=solver,
+        iterations=iterations,
+        step=STEP_LIMITS[solver] / largest_eigenvalue(geometry),
+        start=volume,
+    )
+    return solution.volume
+
+
+def _read_crops(path: str, corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Crops of every tilt, 0 and not measured beyond the field; (tilt, y, x) float32 and bool."""
+    series = open_dataset(path, SERIES)
+    images = np.zeros((len(corners), *shape), np.float32)
+    mask = np.zeros(images.shape, bool)
+    limits = series["images"].shape[1:]
+    for t, corner in enumerate(corners):
+        low = [max(0, int(c)) for c in corner]
+        high = [min(n, int(c) + s) for n, c, s in zip(limits, corner, shape, strict=True)]
+        if any(h <= a for h, a in zip(high, low, strict=True)):
+            continue
+        rows, columns = (slice(a, h) for a, h in zip(low, high, strict=True))
+        y, x = (slice(a - int(c), h - int(c)) for a, h, c in zip(low, high, corner, strict=True))
+        images[t, y, x] = series["images"][t, rows, columns].values
+        mask[t, y, x] = series["mask"][t, rows, columns].values
+    images[~mask] = 0
+    return images, mask
