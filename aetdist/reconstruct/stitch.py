@@ -60,16 +60,15 @@ def stitch_chunk(
     total = np.zeros(shape[1:], np.float32)
     gathered = []
     for window in windows:
-        values, weight = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
         low = [max(a, f) for a, f in zip((y[0], x[0]), window.kept_first, strict=True)]
         high = [min(b + 1, f + n) for b, f, n in zip((y[-1], x[-1]), window.kept_first, window.kept_shape, strict=True)]
         here = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, (y[0], x[0]), strict=True))
         there = tuple(slice(a - f, b - f) for a, b, f in zip(low, high, window.kept_first, strict=True))
-        values[:, here[0], here[1]] = blocks[window.index, :, there[0], there[1]].values
-        weight[here] = plan.weights(window, y[here[0]], x[here[1]])
-        film += weight * values
-        total += weight
-        gathered.append((values, weight > 0))
+        values = blocks[window.index, :, there[0], there[1]].values
+        weight = plan.weights(window, y[here[0]], x[here[1]])
+        film[:, here[0], here[1]] += weight * values
+        total[here] += weight
+        gathered.append((here, values, weight > 0))
     if total.min() < 1.0:
         coarse = open_dataset(path, coarse_group)["density"].variable
         film += np.maximum(1.0 - total, 0.0) * start_volume(
@@ -84,19 +83,30 @@ def stitch_chunk(
 
 
 def _compare_pairs(
-    gathered: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int, int]
+    gathered: list[tuple[tuple[slice, ...], np.ndarray, np.ndarray]], shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Map of the relative L1 difference (y, x), NaN where windows do not overlap, and the pooled sums."""
+    """Map of the relative L1 difference (y, x), NaN where windows do not overlap, and the pooled sums.
+
+    Each window comes as its rectangle in the map, its values (z, y, x) and where it weighs something.
+    """
     difference, level = np.zeros(shape[1:]), np.zeros(shape[1:])
     sums = np.zeros(N_SUMS)
-    for (a, in_a), (b, in_b) in combinations(gathered, 2):
-        both = in_a & in_b
+    for (here_a, a, in_a), (here_b, b, in_b) in combinations(gathered, 2):
+        shared = [(max(s.start, t.start), min(s.stop, t.stop)) for s, t in zip(here_a, here_b, strict=True)]
+        if any(stop <= start for start, stop in shared):
+            continue
+        of_a, of_b = (
+            tuple(slice(start - s.start, stop - s.start) for (start, stop), s in zip(shared, here, strict=True))
+            for here in (here_a, here_b)
+        )
+        both = in_a[of_a] & in_b[of_b]
         if not both.any():
             continue
-        p, q = a[:, both].astype(np.float64), b[:, both].astype(np.float64)
+        p, q = (v[:, part[0], part[1]][:, both].astype(np.float64) for v, part in ((a, of_a), (b, of_b)))
         l1, mean = np.abs(p - q).sum(axis=0), 0.5 * (np.abs(p) + np.abs(q)).sum(axis=0)
-        difference[both] += l1
-        level[both] += mean
+        rows, columns = (slice(*s) for s in shared)
+        difference[rows, columns][both] += l1
+        level[rows, columns][both] += mean
         single = 0.5 * (p.sum() + q.sum()), 0.5 * ((p * p).sum() + (q * q).sum())
         sums += [p.size, l1.sum(), mean.sum(), single[0], single[0], single[1], single[1], (p * q).sum()]
     with np.errstate(invalid="ignore", divide="ignore"):
