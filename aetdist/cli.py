@@ -131,8 +131,8 @@ OVERWRITE = click.option("--overwrite", is_flag=True, default=None, help="Replac
 SEED = click.option("--seed", type=int, metavar="N", help="Seed of the random numbers.")
 SOLVER = click.option(
     "--solver",
-    type=click.Choice(["fista", "gradient", "ordered_subsets"]),
-    help="Momentum; the published descent; or momentum with a step after each quarter of the tilts.",
+    type=click.Choice(["fista", "published", "ordered_subsets", "sirt"]),
+    help="Momentum; the published descent; momentum with a step after each quarter of the tilts; or SIRT.",
 )
 STORE = click.argument("store", type=FOLDER)
 

@@ -14,7 +14,7 @@ from ..geometry import ParallelGeometry
 from ..io import open_dataset
 from ..project import ParallelProjector
 from .grid import Field, require_finite, require_measured
-from .solvers import largest_eigenvalue, solve
+from .solvers import Objective, largest_eigenvalue, solve
 
 SERIES, COARSE, FILM = "tilt_series/aligned", "scan/coarse", "volume"  # groups of the store
 COARSEST_VOXEL = 1.3  # Angstrom: larger voxels do not show atoms any more
@@ -84,9 +84,7 @@ def reconstruct_coarse(path: str, group: str, field: Field, coarse: CoarseFilm, 
         np.tile(start, (len(field.matrices), 1)),
     )
     solution = solve(
-        ParallelProjector(geometry, kernel_threads()),
-        images,
-        mask,
+        Objective(ParallelProjector(geometry, kernel_threads()), images, mask),
         solver="fista",
         iterations=iterations,
         step=1.0 / largest_eigenvalue(geometry),

@@ -7,8 +7,8 @@ import numpy as np
 from ..io import open_dataset
 from ..project import ParallelProjector
 from .film import COARSE, SERIES, start_volume
-from .resire import STEP_LIMITS
-from .solvers import largest_eigenvalue, solve
+from .resire import step_length
+from .solvers import Objective, largest_eigenvalue, solve
 from .windows import ScanPlan, Window, window_geometry
 
 
@@ -26,7 +26,7 @@ def reconstruct_window(
     start : str
         Group to start from: the coarse film, or a stitched one.
     iterations : int
-    solver : {"fista", "gradient", "ordered_subsets"}
+    solver : {"fista", "published", "ordered_subsets", "sirt"}
 
     Returns
     -------
@@ -45,12 +45,10 @@ def reconstruct_window(
         return volume
     geometry = geometry.select_tilts(seen)
     solution = solve(
-        ParallelProjector(geometry),
-        images[seen],
-        mask[seen],
+        Objective(ParallelProjector(geometry), images[seen], mask[seen]),
         solver=solver,
         iterations=iterations,
-        step=STEP_LIMITS[solver] / largest_eigenvalue(geometry),
+        step=step_length(solver, None, 1, largest_eigenvalue(geometry)),
         start=volume,
     )
     return solution.volume

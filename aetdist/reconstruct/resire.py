@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..project import ParallelProjector
 from ..schema import VOLUME, with_units
 from .grid import Field, require_finite, require_measured, require_memory, volume_grid
-from .solvers import SOLVERS, Solution, largest_eigenvalue, solve
+from .solvers import SOLVERS, Objective, Solution, largest_eigenvalue, solve
 
 
 def reconstruct_resire(
@@ -42,14 +42,14 @@ def reconstruct_resire(
     thickness : float, optional
         Thickness of a film in Angstrom, instead of the shape: the volume then reaches as far as the
         rays that the detector sees. Without both: a cube as wide as the field (isolated objects).
-    solver : {"fista", "gradient", "ordered_subsets"}
+    solver : {"fista", "published", "ordered_subsets"}
         Momentum with restart; the paper's descent; or momentum with a step after each quarter of the
         tilts, which needs about a third of the iterations.
     iterations : int
         Number of iterations. Noise is fitted after a few dozen accelerated ones.
     step : float, optional
         Delta of the paper's step Delta / (n N), n tilts and N voxels along z. By default the longest
-        that is stable: 1.9 / L ("gradient") or 1 / L (the others), L the largest eigenvalue of A^T A.
+        that is stable: 1.9 / L ("published") or 1 / L (the others), L the largest eigenvalue of A^T A.
     positivity : bool
         Keep the volume at or above 0.
     support : array, shape (z, y, x), bool, optional
@@ -96,23 +96,17 @@ def reconstruct_resire(
     images, mask = measured(tilt_series)
     geometry = field.geometry(first, grid)
     solution = solve(
-        ParallelProjector(geometry, kernel_threads()),
-        images,
-        mask,
+        Objective(
+            ParallelProjector(geometry, kernel_threads()), images, mask, positivity=positivity, support=support_array
+        ),
         solver=solver,
         iterations=iterations,
         step=step_length(solver, step, field.matrices.shape[0] * grid[0], largest_eigenvalue(geometry)),
-        positivity=positivity,
-        support=support_array,
         start=_on_grid(start, grid, "start volume", np.float32),
         tolerance=tolerance,
         on_iteration=on_iteration,
     )
     return as_dataset(solution, first, field.pixel_size)
-
-
-#: Length of the longest stable step of each solver, times the largest eigenvalue of A^T A.
-STEP_LIMITS = {"fista": 1.0, "gradient": 1.9, "ordered_subsets": 1.0}
 
 
 def check_solver(solver: str, iterations: int, tolerance: float = 0.0) -> None:
@@ -140,7 +134,9 @@ def step_length(solver: str, step: float | None, n_tilts_times_depth: int, eigen
         If the step asked for would diverge (2 / L and beyond; 1 / L for the accelerated solver, with
         the 4 percent that L is known to).
     """
-    limit = STEP_LIMITS[solver]
+    limit = SOLVERS[solver].step_limit
+    if solver == "sirt":  # its step is relative
+        n_tilts_times_depth, eigenvalue = 1, 1.0
     if step is None:
         return limit / eigenvalue
     length = step / n_tilts_times_depth

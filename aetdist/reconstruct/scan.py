@@ -20,7 +20,7 @@ from .film import COARSE, COARSEST_VOXEL, FILM, SERIES, CoarseFilm, coarse_datas
 from .grid import Field, require_memory, volume_grid
 from .local import reconstruct_window
 from .resire import check_solver, measured
-from .solvers import largest_eigenvalue, solve
+from .solvers import Objective, largest_eigenvalue, solve
 from .stitch import agreement, film_r_factor, stitch_chunk
 from .windows import ScanPlan, Window, check_windows, plan_windows
 
@@ -60,7 +60,7 @@ def reconstruct_scan(
     final_iterations : int
         Iterations over the whole film at the end, in one task; 0 keeps the memory of a worker bounded
         by the window.
-    solver : {"fista", "gradient", "ordered_subsets"}
+    solver : {"fista", "published", "ordered_subsets", "sirt"}
         See `reconstruct_resire`.
 
     Returns
@@ -329,9 +329,7 @@ def _whole_task(iterations: int, path: str, digest: str, plan: ScanPlan, film: s
     geometry = plan.field.geometry(plan.first, plan.shape)
     stitched = open_dataset(path, film)
     solution = solve(
-        ParallelProjector(geometry, kernel_threads()),
-        images,
-        mask,
+        Objective(ParallelProjector(geometry, kernel_threads()), images, mask),
         solver="fista",
         iterations=iterations,
         step=1.0 / largest_eigenvalue(geometry),

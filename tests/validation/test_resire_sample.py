@@ -33,7 +33,7 @@ def test_resire_sample__projecting_the_truth_gives_its_projections(sample: tuple
 def test_resire_sample__gradient_descent_as_published(sample: tuple[xr.Dataset, np.ndarray]) -> None:
     """After 100 iterations R <= 0.012 and the normalised RMSE to the truth <= 0.22."""
     series, truth = sample
-    result = aet.reconstruct_resire(series, solver="gradient", iterations=100)
+    result = aet.reconstruct_resire(series, solver="published", iterations=100)
     assert result["r_factor"][-1].mean() <= 0.012
     assert aet.normalised_rmse(result["density"].values, truth) <= 0.22
 
