@@ -1,280 +1,248 @@
-"""Shear-warp (Joseph) projection: the arithmetic.
+"""Shear-warp projection, first half: the planes of a volume are summed into sheared images, and back.
 
-A volume is a flat array with a plane stride (along the principal axis of a tilt), a row stride
-and contiguous columns. Every plane is added to a sheared image with one sub-pixel shift, so that
-the inner loops have four constant weights; a small affine warp then takes the sheared image to
-the detector. Every forward kernel has its exact transpose beside it: forward and adjoint walk
-over the same pairs (voxel, sheared pixel) with the same weights.
+The planes along the principal axis of a tilt are shifted and summed. `shear.Shears` lets planes share
+their shifts, so that rows are first summed as they are and only sums are interpolated (quadratic
+B-splines: three weights along each axis). Either kernel is the exact transpose of the other.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .._jit import njit
+from ._warp_kernels import HALF_WIDTH
 
-_BLOCK = 8  # planes that share the first-level cache with the rows they are added to
-_TILTS = 4  # tilts whose sheared rows do so in the adjoint
-
-
-@njit(fastmath=True, inline="always")
-def _add_part(out, o, flat, p, start, stop, left, right):
-    """out[o + i] += left flat[p + i] + right flat[p + i + 1] for i = start..stop - 1."""
-    if stop > start:
-        first, source, one = np.uint64(o + start), np.uint64(p + start), np.uint64(1)
-        for i in range(np.uint64(stop - start)):
-            out[first + i] += left * flat[source + i] + right * flat[source + one + i]
+PAD = 32  # zeros on either side of a row: rows shifted by up to so much are summed in one pass
+_TILE = 32  # columns and planes that a transposing copy takes at a time
+TOGETHER = 4  # rows that are summed in one pass
+_EDGE = 3  # columns kept on either side of a sheared row: the reach of a spline, and one to spare
 
 
 @njit(fastmath=True)
-def _add_rest(out, o, n_out, flat, p, shift, n_in, left, right, lo, hi):
-    """What a row gets from one source outside of lo..hi - 1, the ends where it has only one neighbour included."""
-    start, stop = max(0, -shift), min(n_out, n_in - 1 - shift)
-    _add_part(out, o, flat, p, start, min(stop, lo), left, right)
-    _add_part(out, o, flat, p, max(start, hi), stop, left, right)
-    i = -1 - shift
-    if 0 <= i < n_out:
-        out[np.uint64(o + i)] += right * flat[np.uint64(p + i + 1)]
-    i = n_in - 1 - shift
-    if 0 <= i < n_out:
-        out[np.uint64(o + i)] += left * flat[np.uint64(p + i)]
+def _add_four(out, o, source, p0, p1, p2, p3, n):
+    """out[o + i] += source[p0 + i] + source[p1 + i] + source[p2 + i] + source[p3 + i] for i = 0..n - 1."""
+    # positions are unsigned, and views avoided: both cost more than a short row
+    first, a, b, c, d = np.uint64(o), np.uint64(p0), np.uint64(p1), np.uint64(p2), np.uint64(p3)
+    for i in range(np.uint64(n)):
+        out[first + i] += (source[a + i] + source[b + i]) + (source[c + i] + source[d + i])
 
 
 @njit(fastmath=True)
-def _add_sources(out, o, n_out, flat, n, position, shift, length, left, right):
-    """Add `n` interpolated rows to the row of `n_out` elements at out[o].
+def _clear(row, start, stop):
+    """row[start:stop] = 0."""
+    for i in range(np.uint64(start), np.uint64(stop)):
+        row[i] = 0
 
-    Source s adds left[s] flat[p + i] + right[s] flat[p + i + 1], p = position[s], to element i, as far
-    as i + shift[s] and i + shift[s] + 1 lie in 0..length[s] - 1. Four sources go in one pass over the
-    range that they share. Positions are unsigned and views avoided: both cost more than a short row.
+
+@njit(fastmath=True)
+def _add_scaled(out, o, source, p, weight, n):
+    """out[o + i] += weight * source[p + i] for i = 0..n - 1."""
+    first, a = np.uint64(o), np.uint64(p)
+    for i in range(np.uint64(n)):
+        out[first + i] += weight * source[a + i]
+
+
+@njit(fastmath=True)
+def _add_spline(out, o, source, p, before, middle, after, n):
+    """out[o + i] += before * source[p + i - 1] + middle * source[p + i] + after * source[p + i + 1]."""
+    first, a, b, c = np.uint64(o), np.uint64(p - 1), np.uint64(p), np.uint64(p + 1)
+    for i in range(np.uint64(n)):
+        out[first + i] += before * source[a + i] + middle * source[b + i] + after * source[c + i]
+
+
+@njit(fastmath=True)
+def _load_row(volume, layout, row, planes):
+    """Copy one row of every plane into `planes` (planes + 1, columns + 2 PAD), whose margins stay 0."""
+    plane_stride, row_stride, column_stride, n_planes, _, n_columns = layout
+    start = row * row_stride
+    if column_stride == 1:
+        for k in range(n_planes):
+            for c in range(n_columns):
+                planes[k, PAD + c] = volume[start + k * plane_stride + c]
+        return
+    for k0 in range(0, n_planes, _TILE):
+        for c0 in range(0, n_columns, _TILE):
+            for k in range(k0, min(k0 + _TILE, n_planes)):
+                for c in range(c0, min(c0 + _TILE, n_columns)):
+                    planes[k, PAD + c] = volume[start + k * plane_stride + c * column_stride]
+
+
+@njit(fastmath=True)
+def _store_row(planes, layout, row, volume):
+    """Add one row of every plane, (planes, columns), to the volume."""
+    plane_stride, row_stride, column_stride, n_planes, _, n_columns = layout
+    start = row * row_stride
+    if column_stride == 1:
+        for k in range(n_planes):
+            for c in range(n_columns):
+                volume[start + k * plane_stride + c] += planes[k, c]
+        return
+    for k0 in range(0, n_planes, _TILE):
+        for c0 in range(0, n_columns, _TILE):
+            for k in range(k0, min(k0 + _TILE, n_planes)):
+                for c in range(c0, min(c0 + _TILE, n_columns)):
+                    volume[start + k * plane_stride + c * column_stride] += planes[k, c]
+
+
+@njit
+def group_planes(plane, ix, slot_start, columns, n_columns):
+    """Planes that are summed in one pass: as many of a slot as go together, not shifted apart by more than PAD.
+
+    Parameters
+    ----------
+    plane, ix : int64 (tilt * planes,)
+        Planes slot by slot, and their whole shifts along columns.
+    slot_start : int64 (slot + 1,)
+    columns : int64 (slot,)
+        Columns of the sheared image of the slot's tilt.
+    n_columns : int
+        Columns of the volume.
+
+    Returns
+    -------
+    group_start : int64 (slot + 1,)
+    first, last : int64 (group,)
+        Sheared columns, -1 to columns + 1, that a group reaches.
+    position : int64 (group, 4)
+        Where the row of each plane has column `first`, among rows of n_columns + 2 PAD; a plane of
+        zeros, the one after the last, where there are fewer than four.
     """
-    s = 0
-    while s < n:
-        if s + 4 > n:
-            _add_rest(out, o, n_out, flat, position[s], shift[s], length[s], left[s], right[s], n_out, n_out)
-            s += 1
-            continue
-        lo, hi = 0, n_out
-        for q in range(s, s + 4):
-            lo, hi = max(lo, -shift[q]), min(hi, length[q] - 1 - shift[q])
-        if hi > lo:
-            first, one = np.uint64(o + lo), np.uint64(1)
-            a, b = np.uint64(position[s] + lo), np.uint64(position[s + 1] + lo)
-            c, d = np.uint64(position[s + 2] + lo), np.uint64(position[s + 3] + lo)
-            a0, a1, b0, b1 = left[s], right[s], left[s + 1], right[s + 1]
-            c0, c1, d0, d1 = left[s + 2], right[s + 2], left[s + 3], right[s + 3]
-            for i in range(np.uint64(hi - lo)):
-                out[first + i] += (
-                    a0 * flat[a + i] + a1 * flat[a + one + i] + b0 * flat[b + i] + b1 * flat[b + one + i]
-                ) + (c0 * flat[c + i] + c1 * flat[c + one + i] + d0 * flat[d + i] + d1 * flat[d + one + i])
-        else:
-            lo, hi = n_out, n_out
-        for q in range(s, s + 4):
-            _add_rest(out, o, n_out, flat, position[q], shift[q], length[q], left[q], right[q], lo, hi)
-        s += 4
+    n_slots, width = len(slot_start) - 1, n_columns + 2 * PAD
+    zeros = (plane.max() + 1) * width
+    group_start = np.zeros(n_slots + 1, np.int64)
+    first, last = np.empty(plane.size, np.int64), np.empty(plane.size, np.int64)
+    position = np.full((plane.size, TOGETHER), zeros)
+    n_groups = 0
+    for slot in range(n_slots):
+        i, stop = slot_start[slot], slot_start[slot + 1]
+        while i < stop:
+            least, most, n = ix[i], ix[i], 1
+            while n < TOGETHER and i + n < stop:
+                a, b = min(least, ix[i + n]), max(most, ix[i + n])
+                if b - a > PAD:
+                    break
+                least, most, n = a, b, n + 1
+            lo, hi = max(-1, least), min(columns[slot] + 1, most + n_columns)
+            if hi > lo:
+                first[n_groups], last[n_groups] = lo, hi
+                for q in range(n):
+                    position[n_groups, q] = plane[i + q] * width + PAD + lo - ix[i + q]
+                n_groups += 1
+            i += n
+        group_start[slot + 1] = n_groups
+    return group_start, first[:n_groups], last[:n_groups], position[:n_groups]
 
 
 @njit(fastmath=True)
-def shear_forward(volume, layout, boxes, offsets, iy, fy, ix, fx, sheared, row_start, row_stop):
-    """Add rows `row_start`..`row_stop` - 1 (along the volume's row axis) of every sheared image.
+def shear_forward(volume, layout, shears, tilts, sheared):
+    """Sum the sheared images of some tilts.
 
     Parameters
     ----------
     volume : float32 (voxels,)
-    layout : (plane stride, row stride, planes, rows, columns)
-    boxes : int64 (tilt, 4)
-        First row, first column, rows and columns of every sheared image, in voxel indices.
-    offsets : int64 (tilt,)
-        Where each sheared image starts in `sheared`.
-    iy, fy, ix, fx : (tilt, plane)
-        Whole and fractional shift of every plane along rows and columns.
+    layout : (plane stride, row stride, column stride, planes, rows, columns)
+    shears : shear.Shears
+    tilts : (first, end)
     sheared : float32 (pixels,)
-
-    Notes
-    -----
-    Row r takes (1 - fy) of volume row r - iy and fy of row r - iy - 1; column c takes (1 - fx) of
-    volume column c - ix and fx of column c - ix - 1. Blocks of planes stay in the first-level cache
-    while all tilts pass over them.
+        All sheared images, one after another; overwritten for these tilts.
     """
-    plane_stride, row_stride, n_planes, n_rows, n_columns = layout
-    position, shift = np.empty(2 * _BLOCK, np.int64), np.empty(2 * _BLOCK, np.int64)
-    length = np.full(2 * _BLOCK, n_columns)
-    left, right = np.empty(2 * _BLOCK, np.float32), np.empty(2 * _BLOCK, np.float32)
-    one = np.float32(1)
-    for r in range(row_start, row_stop):
-        for k0 in range(0, n_planes, _BLOCK):
-            for t in range(boxes.shape[0]):
-                i = r - boxes[t, 0]
-                if i < 0 or i >= boxes[t, 2]:
+    boxes, offsets = shears.boxes, shears.offsets
+    run_start, slot_start, group_start = shears.run_start, shears.slot_start, shears.group_start
+    iy, wy, wx, first, last = shears.iy, shears.wy, shears.wx, shears.first, shears.last
+    group_first, group_last, position = shears.group_first, shears.group_last, shears.group_position
+    n_rows, n_columns = layout[4], layout[5]
+    widest = 0
+    for t in range(tilts[0], tilts[1]):
+        widest = max(widest, boxes[t, 3])
+        _clear(sheared, offsets[t] - HALF_WIDTH * boxes[t, 3], offsets[t] + (boxes[t, 2] + HALF_WIDTH) * boxes[t, 3])
+    planes = np.zeros((layout[3] + 1, n_columns + 2 * PAD), np.float32)  # the last one stays 0
+    flat = planes.reshape(-1)
+    total, part = np.zeros(widest + 2 * _EDGE, np.float32), np.zeros(widest + 2 * _EDGE, np.float32)
+    for y in range(n_rows):
+        loaded = False
+        for t in range(tilts[0], tilts[1]):
+            n = boxes[t, 3]
+            for run in range(run_start[t], run_start[t + 1]):
+                row = y + iy[run]
+                if row + 1 < 0 or row - 1 >= boxes[t, 2]:
                     continue
-                n = 0
-                for k in range(k0, min(k0 + _BLOCK, n_planes)):
-                    x = boxes[t, 1] - ix[t, k] - 1
-                    if x >= n_columns or x + boxes[t, 3] < 0:
-                        continue
-                    for before in range(2):
-                        y = r - iy[t, k] - before
-                        weight = fy[t, k] if before else one - fy[t, k]
-                        if weight != 0 and 0 <= y < n_rows:
-                            position[n] = k * plane_stride + y * row_stride + x
-                            shift[n] = x
-                            left[n], right[n] = weight * fx[t, k], weight * (one - fx[t, k])
-                            n += 1
-                first = offsets[t] + i * boxes[t, 3]
-                _add_sources(sheared, first, boxes[t, 3], volume, n, position, shift, length, left, right)
+                if not loaded:
+                    _load_row(volume, layout, y, planes)
+                    loaded = True
+                _clear(total, 0, n + 2 * _EDGE)
+                for slot in range(slot_start[run], slot_start[run + 1]):
+                    lo, hi = first[slot], last[slot]
+                    _clear(part, _EDGE + lo - 2, _EDGE + hi + 2)
+                    for g in range(group_start[slot], group_start[slot + 1]):
+                        start = group_first[g]
+                        a, b, c, d = position[g, 0], position[g, 1], position[g, 2], position[g, 3]
+                        _add_four(part, _EDGE + start, flat, a, b, c, d, group_last[g] - start)
+                    start, end = max(0, lo - 1), min(n, hi + 1)
+                    _add_spline(
+                        total, _EDGE + start, part, _EDGE + start, wx[slot, 2], wx[slot, 1], wx[slot, 0], end - start
+                    )
+                for j in range(3):
+                    r = row + j - 1
+                    if wy[run, j] != 0 and 0 <= r < boxes[t, 2]:
+                        _add_scaled(sheared, offsets[t] + r * n, total, _EDGE, wy[run, j], n)
 
 
 @njit(fastmath=True)
-def shear_adjoint(sheared, layout, boxes, offsets, iy, fy, ix, fx, volume, row_start, row_stop):
-    """Add the transpose of `shear_forward` to rows `row_start`..`row_stop` - 1 of a flat volume.
-
-    A few sheared rows stay in the first-level cache while a block of planes passes over them.
-    """
-    plane_stride, row_stride, n_planes, _, n_columns = layout
-    n_tilts = boxes.shape[0]
-    position, shift, length = (
-        np.empty(2 * _TILTS, np.int64),
-        np.empty(2 * _TILTS, np.int64),
-        np.empty(2 * _TILTS, np.int64),
-    )
-    left, right = np.empty(2 * _TILTS, np.float32), np.empty(2 * _TILTS, np.float32)
-    one = np.float32(1)
-    for y in range(row_start, row_stop):
-        for k0 in range(0, n_planes, _BLOCK):
-            for t0 in range(0, n_tilts, _TILTS):
-                for k in range(k0, min(k0 + _BLOCK, n_planes)):
-                    n = 0
-                    for t in range(t0, min(t0 + _TILTS, n_tilts)):
-                        x = ix[t, k] - boxes[t, 1]
-                        if x >= boxes[t, 3] or x + n_columns < 0:
-                            continue
-                        for after in range(2):
-                            j = y + iy[t, k] + after - boxes[t, 0]
-                            weight = fy[t, k] if after else one - fy[t, k]
-                            if weight != 0 and 0 <= j < boxes[t, 2]:
-                                position[n] = offsets[t] + j * boxes[t, 3] + x
-                                shift[n], length[n] = x, boxes[t, 3]
-                                left[n], right[n] = weight * (one - fx[t, k]), weight * fx[t, k]
-                                n += 1
-                    first = k * plane_stride + y * row_stride
-                    _add_sources(volume, first, n_columns, sheared, n, position, shift, length, left, right)
+def _spread_tilt(sheared, shears, t, y, n_columns, total, spread):
+    """What row y takes from a sheared image, slot by slot; False where the image does not have those rows."""
+    slot_start, offset, first, last = shears.slot_start, shears.offsets[t], shears.first, shears.last
+    start, least, most, wx, wy = shears.spread_start, shears.least, shears.most, shears.wx, shears.wy
+    n_rows, n, seen = shears.boxes[t, 2], shears.boxes[t, 3], False
+    for run in range(shears.run_start[t], shears.run_start[t + 1]):
+        row = y + shears.iy[run]
+        _clear(total, 0, n + 2 * _EDGE)
+        for j in range(3):
+            r = row + j - 1
+            if wy[run, j] != 0 and 0 <= r < n_rows:
+                _add_scaled(total, _EDGE, sheared, offset + r * n, wy[run, j], n)
+                seen = True
+        for slot in range(slot_start[run], slot_start[run + 1]):
+            lo, hi, o = first[slot], last[slot], start[slot] - least[slot]
+            _clear(spread, start[slot], o + most[slot] + n_columns)
+            _add_spline(spread, o + lo, total, _EDGE + lo, wx[slot, 0], wx[slot, 1], wx[slot, 2], hi - lo)
+    return seen
 
 
 @njit(fastmath=True)
-def filter_rows(image, taps, out):
-    """Symmetric FIR along the columns of every row, zero outside; its own transpose. float32 (rows, columns)."""
-    n = image.shape[1]
-    for r in range(image.shape[0]):
-        for c in range(n):
-            out[r, c] = taps[0] * image[r, c]
-        for h in range(1, taps.size):
-            for c in range(n - h):
-                out[r, c] += taps[h] * image[r, c + h]
-            for c in range(h, n):
-                out[r, c] += taps[h] * image[r, c - h]
-
-
-@njit(fastmath=True)
-def filter_columns(image, taps, out):
-    """Symmetric FIR along the rows of every column, zero outside; its own transpose. float32 (rows, columns)."""
-    n = image.shape[0]
-    for r in range(n):
-        for c in range(image.shape[1]):
-            out[r, c] = taps[0] * image[r, c]
-        for h in range(1, taps.size):
-            if r + h < n:
-                for c in range(image.shape[1]):
-                    out[r, c] += taps[h] * image[r + h, c]
-            if r - h >= 0:
-                for c in range(image.shape[1]):
-                    out[r, c] += taps[h] * image[r - h, c]
-
-
-@njit(inline="always")
-def _cubic_weights(f):
-    """Cubic B-spline weights of the samples at -1, 0, 1, 2 for a point at fraction f."""
-    g = 1.0 - f
-    return g * g * g / 6, 2.0 / 3 - f * f * (2 - f) / 2, 2.0 / 3 - g * g * (2 - g) / 2, f * f * f / 6
-
-
-@njit
-def warp_forward(sheared, inverse, origin, scale, image):
-    """Resample a sheared image onto the detector with cubic B-spline weights.
+def shear_adjoint(sheared, layout, shears, rows, volume):
+    """Add the transpose of `shear_forward` to some rows of a volume.
 
     Parameters
     ----------
-    sheared : float32 (rows, columns)
-    inverse : float64 (2, 2)
-        Steps (row, column) in the sheared image for one pixel along detector y and x.
-    origin : float64 (2,)
-        Sheared (row, column) of detector pixel [0, 0].
-    scale : float
-        1 / |ray direction along the principal axis|: from a sum over planes to one along the ray.
-    image : float32 (y, x)
-        Overwritten.
+    sheared : float32 (pixels,)
+        All sheared images, one after another.
+    layout, shears
+        As in `shear_forward`.
+    rows : (first, end)
+        Rows of the volume.
+    volume : float32 (voxels,)
     """
-    n_rows, n_columns = sheared.shape
-    for v in range(image.shape[0]):
-        for u in range(image.shape[1]):
-            row = origin[0] + v * inverse[0, 0] + u * inverse[0, 1]
-            column = origin[1] + v * inverse[1, 0] + u * inverse[1, 1]
-            r, c = math.floor(row), math.floor(column)
-            if r < -2 or c < -2 or r > n_rows or c > n_columns:
-                image[v, u] = 0
+    n_planes, n_columns, n_tilts = layout[3], layout[5], shears.boxes.shape[0]
+    first, last, position = shears.spread_first, shears.spread_last, shears.spread_position
+    spread = np.zeros(shears.spread_size + n_columns, np.float32)  # zeros at its end, for want of a fourth tilt
+    total = np.zeros(shears.boxes[:, 3].max() + 2 * _EDGE, np.float32)
+    planes = np.empty((n_planes, n_columns), np.float32)
+    flat = planes.reshape(-1)
+    for y in range(rows[0], rows[1]):
+        planes[:] = 0
+        touched = False
+        for quartet in range(position.shape[0]):
+            seen = False
+            for t in range(quartet * TOGETHER, min((quartet + 1) * TOGETHER, n_tilts)):
+                seen |= _spread_tilt(sheared, shears, t, y, n_columns, total, spread)
+            if not seen:
                 continue
-            wr = _cubic_weights(row - r)
-            wc = _cubic_weights(column - c)
-            total = 0.0
-            for i in range(4):
-                rr = r - 1 + i
-                if 0 <= rr < n_rows:
-                    line = 0.0
-                    for j in range(4):
-                        cc = c - 1 + j
-                        if 0 <= cc < n_columns:
-                            line += wc[j] * sheared[rr, cc]
-                    total += wr[i] * line
-            image[v, u] = scale * total
-
-
-@njit
-def warp_adjoint(image, inverse, origin, scale, sheared):
-    """Add the transpose of `warp_forward` to a sheared image. float32 (rows, columns)."""
-    n_rows, n_columns = sheared.shape
-    for v in range(image.shape[0]):
-        for u in range(image.shape[1]):
-            value = scale * image[v, u]
-            if value == 0:
-                continue
-            row = origin[0] + v * inverse[0, 0] + u * inverse[0, 1]
-            column = origin[1] + v * inverse[1, 0] + u * inverse[1, 1]
-            r, c = math.floor(row), math.floor(column)
-            if r < -2 or c < -2 or r > n_rows or c > n_columns:
-                continue
-            wr = _cubic_weights(row - r)
-            wc = _cubic_weights(column - c)
-            for i in range(4):
-                rr = r - 1 + i
-                if 0 <= rr < n_rows:
-                    for j in range(4):
-                        cc = c - 1 + j
-                        if 0 <= cc < n_columns:
-                            sheared[rr, cc] += np.float32(wr[i] * wc[j] * value)
-
-
-@njit
-def transpose_last(source, out, add):
-    """out[i, k, j] = source[i, j, k] (or += where `add`), in tiles that stay in cache."""
-    tile = 32
-    n_i, n_j, n_k = source.shape
-    for i in range(n_i):
-        for j0 in range(0, n_j, tile):
-            for k0 in range(0, n_k, tile):
-                for k in range(k0, min(k0 + tile, n_k)):
-                    for j in range(j0, min(j0 + tile, n_j)):
-                        if add:
-                            out[i, k, j] += source[i, j, k]
-                        else:
-                            out[i, k, j] = source[i, j, k]
+            touched = True
+            for k in range(n_planes):
+                lo, length = first[quartet, k], last[quartet, k] - first[quartet, k]
+                if length > 0:
+                    a, b = position[quartet, k, 0], position[quartet, k, 1]
+                    c, d = position[quartet, k, 2], position[quartet, k, 3]
+                    _add_four(flat, k * n_columns + lo, spread, a, b, c, d, length)
+        if touched:
+            _store_row(planes, layout, y, volume)

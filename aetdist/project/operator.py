@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -9,8 +11,13 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import ParallelGeometry
-from . import _kernels as kernels
+from ._kernels import shear_adjoint, shear_forward
+from ._warp_kernels import warp_adjoint, warp_forward
 from .shear import ShearPlan, plan_shears
+
+_VOXEL_TILTS_PER_THREAD = 10_000_000  # a few milliseconds; with less, threads cost more than they save
+
+Part = tuple[int, int]  # first and end of a stretch of tilts or rows
 
 
 class ParallelProjector:
@@ -42,6 +49,7 @@ class ParallelProjector:
         self.geometry = geometry
         self.threads = max(1, threads)
         self._plans = plan_shears(geometry)
+        self._room = threading.local()  # for sheared images: as large an array anew in every call costs page faults
 
     def __repr__(self) -> str:
         return f"ParallelProjector({self.geometry!r}, threads={self.threads})"
@@ -66,28 +74,16 @@ class ParallelProjector:
         ndarray, shape (tilt, y, x), float32
             Intensity summed along the beam.
         """
-        memory = _y_major(_checked(volume, self.geometry.volume_shape, "volume"))
+        memory = _y_major(_checked(volume, self.geometry.volume_shape, "volume")).reshape(-1)
         images = np.empty(self.image_shape, np.float32) if out is None else out
         for plan in self._plans:
-            data = _swapped(memory) if plan.transposed else memory
-            sheared = np.zeros(plan.n_sheared, np.float32)
+            sheared = self._sheared(plan)
 
-            def shear(
-                rows: tuple[int, int], plan: ShearPlan = plan, data: np.ndarray = data, sheared: np.ndarray = sheared
-            ) -> None:
-                kernels.shear_forward(data.reshape(-1), plan.layout, *plan.arrays, sheared, *rows)
+            def project(tilts: Part, plan: ShearPlan = plan, sheared: np.ndarray = sheared) -> None:
+                shear_forward(memory, plan.layout, plan.shears, tilts, sheared)
+                warp_forward(sheared, plan.warps, tilts, images)
 
-            def warp(part: range, plan: ShearPlan = plan, sheared: np.ndarray = sheared) -> None:
-                for t in part:
-                    image = plan.sheared_image(sheared, t)
-                    if image.size == 0:
-                        images[plan.tilts[t]] = 0
-                        continue
-                    image = _filter(image, plan.taps[t])
-                    kernels.warp_forward(image, plan.inverse[t], plan.origin[t], plan.scale[t], images[plan.tilts[t]])
-
-            self._each(shear, _split_rows(*plan.row_range, self.threads))
-            self._each(warp, _split_range(len(plan.tilts), self.threads))
+            self._each(project, plan.n_tilts)
         return images
 
     def adjoint(self, images: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -107,49 +103,36 @@ class ParallelProjector:
         volume = empty_volume(self.geometry.volume_shape, 0.0) if out is None else out
         memory = _y_major(volume)
         for plan in self._plans:
-            sheared = np.zeros(plan.n_sheared, np.float32)
+            sheared = self._sheared(plan)
 
-            def warp(part: range, plan: ShearPlan = plan, sheared: np.ndarray = sheared) -> None:
-                for t in part:
-                    image = plan.sheared_image(sheared, t)
-                    if image.size:
-                        kernels.warp_adjoint(
-                            images[plan.tilts[t]], plan.inverse[t], plan.origin[t], plan.scale[t], image
-                        )
-                        image[...] = _filter(image, plan.taps[t])
+            def unwarp(tilts: Part, plan: ShearPlan = plan, sheared: np.ndarray = sheared) -> None:
+                warp_adjoint(images, plan.warps, tilts, sheared)
 
-            target = np.zeros(plan.transposed_shape, np.float32) if plan.transposed else memory
+            def spread(rows: Part, plan: ShearPlan = plan, sheared: np.ndarray = sheared) -> None:
+                shear_adjoint(sheared, plan.layout, plan.shears, rows, memory.reshape(-1))
 
-            def shear(
-                rows: tuple[int, int],
-                plan: ShearPlan = plan,
-                sheared: np.ndarray = sheared,
-                target: np.ndarray = target,
-            ) -> None:
-                kernels.shear_adjoint(sheared, plan.layout, *plan.arrays, target.reshape(-1), *rows)
-
-            self._each(warp, _split_range(len(plan.tilts), self.threads))
-            self._each(shear, _split_rows(0, plan.layout[3], self.threads))
-            if plan.transposed:
-                kernels.transpose_last(target, memory, True)
+            self._each(unwarp, plan.n_tilts)
+            self._each(spread, plan.layout[4])
         if not np.shares_memory(memory, volume):
             volume[...] = memory.transpose(1, 0, 2)
         return volume
 
-    def _each(self, function, parts: list) -> None:  # type: ignore[no-untyped-def, type-arg]
-        if len(parts) <= 1:
-            for part in parts:
-                function(part)
+    def _sheared(self, plan: ShearPlan) -> np.ndarray:
+        """Room for all sheared images of a plan."""
+        room = getattr(self._room, "array", None)
+        if room is None:
+            room = self._room.array = np.empty(max(p.n_sheared for p in self._plans), np.float32)
+        return room[: plan.n_sheared]
+
+    def _each(self, function: Callable[[Part], None], n: int) -> None:
+        """Call `function` with parts of 0..n - 1, one for each thread that has enough to do."""
+        worth = int(np.prod(self.geometry.volume_shape)) * self.geometry.n_tilts // _VOXEL_TILTS_PER_THREAD
+        edges = np.linspace(0, n, max(1, min(self.threads, n, worth)) + 1).astype(int).tolist()
+        if len(edges) == 2:
+            function((0, n))
             return
-        with ThreadPoolExecutor(len(parts)) as pool:
-            list(pool.map(function, parts))
-
-
-def _filter(image: np.ndarray, taps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    first, second = np.empty_like(image), np.empty_like(image)
-    kernels.filter_columns(image, taps[0], first)
-    kernels.filter_rows(first, taps[1], second)
-    return second
+        with ThreadPoolExecutor(len(edges) - 1) as pool:
+            list(pool.map(function, pairwise(edges)))
 
 
 def empty_volume(shape: tuple[int, int, int], fill: float = 0.0) -> np.ndarray:
@@ -164,24 +147,7 @@ def _y_major(volume: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(volume.transpose(1, 0, 2), dtype=np.float32)
 
 
-def _swapped(memory: np.ndarray) -> np.ndarray:
-    """A copy (y, x, z) of memory (y, z, x)."""
-    ny, nz, nx = memory.shape
-    copy = np.empty((ny, nx, nz), np.float32)
-    kernels.transpose_last(memory, copy, False)
-    return copy
-
-
 def _checked(array: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
     if array.shape != shape:
         raise InputError(f"The {name} came with shape {array.shape}; the geometry needs {shape}.")
     return array
-
-
-def _split_rows(start: int, stop: int, parts: int) -> list[tuple[int, int]]:
-    edges = np.linspace(start, stop, parts + 1).astype(int)
-    return [(int(a), int(b)) for a, b in pairwise(edges) if b > a]
-
-
-def _split_range(n: int, parts: int) -> list[range]:
-    return [range(a, b) for a, b in _split_rows(0, n, parts)]

@@ -2,63 +2,130 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..geometry import ParallelGeometry
+from ._kernels import TOGETHER, group_planes
+from ._warp_kernels import HALF_WIDTH
 
 # Sample axes in the order of array axes (z, y, x) -> component of a vector (x, y, z).
 _COMPONENT = (2, 1, 0)
-# Half width of the filter in sheared pixels, chosen in a sweep on resire_sample_64: with a cut at 0.4 to 0.5 of the
-# Nyquist frequency, half widths of 2 to 6 gave R .0031 to .0041 there, so that figure is not independent of it.
-_HALF_WIDTH = 3
+# Shifts along columns are whole multiples of 1 / 6 voxel, with the error carried over to the next plane. Shifts along
+# rows, which change slowly in a series about y, are shared by neighbouring planes that differ by at most 1 / 8 voxel.
+_STEPS_X, _STEPS_Y = 6, 8
 _ATOM_SIGMA = 1.2  # voxels: the smallest atom that the filter is weighted for (0.4 Angstrom at 0.35 Angstrom a voxel)
+_REACH = HALF_WIDTH + 4  # columns by which splines and filter reach beyond what they are given
+
+
+class Shears(NamedTuple):
+    """How planes are summed into the sheared images of some tilts, and spread back.
+
+    A run is what planes share that shift alike along rows; a slot is what planes of a run share that
+    also have the same fraction of a shift along columns; a group is four planes of a slot that are
+    summed in one pass. Planes are spread back from four tilts, a quartet, in one pass.
+
+    boxes : int64 (tilt, 4)
+        First row, first column, rows and columns of every sheared image, in voxel indices.
+    offsets : int64 (tilt,)
+        Where each sheared image starts, after HALF_WIDTH empty rows.
+    run_start, slot_start, group_start : int64 (tilt + 1,), (run + 1,), (slot + 1,)
+        Where the runs of a tilt start, the slots of a run, the groups of a slot.
+    iy, wy : int64 (run,), float32 (run, 3)
+        Volume row y goes to sheared rows y + iy - 1, y + iy and y + iy + 1 with these weights.
+    wx : float32 (slot, 3)
+        Weights of the sheared columns before, at and after the one that a voxel is moved to.
+    least, most : int64 (slot,)
+        Smallest and largest whole shift along columns in a slot.
+    first, last : int64 (slot,)
+        Sheared columns that a slot reaches, as far as they count: -1 to columns + 1.
+    group_first, group_last : int64 (group,)
+        The same for every group.
+    group_position : int64 (group, 4)
+        Where the four rows have column `group_first`; see `_kernels.group_planes`.
+    spread_start : int64 (slot,)
+        Where the row of a slot starts that is spread back, sheared column `least` first.
+    spread_size : int
+        Length of all such rows of a quartet.
+    spread_first, spread_last : int64 (quartet, plane)
+        Columns of a plane that a quartet sees.
+    spread_position : int64 (quartet, plane, 4)
+        Where the rows of its four tilts have column `spread_first`.
+    """
+
+    boxes: np.ndarray
+    offsets: np.ndarray
+    run_start: np.ndarray
+    slot_start: np.ndarray
+    group_start: np.ndarray
+    iy: np.ndarray
+    wy: np.ndarray
+    wx: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    group_first: np.ndarray
+    group_last: np.ndarray
+    group_position: np.ndarray
+    spread_start: np.ndarray
+    spread_size: int
+    spread_first: np.ndarray
+    spread_last: np.ndarray
+    spread_position: np.ndarray
+
+
+class Warps(NamedTuple):
+    """How the sheared images of some tilts are filtered and resampled onto the detector.
+
+    boxes, offsets
+        As in `Shears`.
+    tilt : int64 (tilt,)
+        Which images these are.
+    row_taps, column_taps : float32 (tilt, taps)
+        g_0..g_h of the symmetric filters along the rows' index and the columns' index.
+    inverse : float64 (tilt, 2, 2)
+        Steps (row, column) in the sheared image for one pixel along detector y and x.
+    origin : float64 (tilt, 2)
+        Sheared (row, column) of detector pixel [0, 0].
+    scale : float64 (tilt,)
+        1 / |ray direction along the principal axis|: from a sum over planes to one along the ray.
+    """
+
+    boxes: np.ndarray
+    offsets: np.ndarray
+    tilt: np.ndarray
+    row_taps: np.ndarray
+    column_taps: np.ndarray
+    inverse: np.ndarray
+    origin: np.ndarray
+    scale: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class ShearPlan:
     """The tilts that share a principal axis: how their planes shift and where they land.
 
-    ``layout`` is (plane stride, row stride, planes, rows, columns) of the flat volume, whose
-    memory is in the order (y, z, x), or (y, x, z) where ``transposed``: what the tilts of a
-    series about y share lies together in the cache.
+    ``layout`` is (plane stride, row stride, column stride, planes, rows, columns) of the flat volume,
+    whose memory is in the order (y, z, x): what the tilts of a series about y share lies together.
     """
 
-    tilts: np.ndarray
-    transposed: bool
-    layout: tuple[int, int, int, int, int]
-    transposed_shape: tuple[int, int, int]
-    boxes: np.ndarray
-    offsets: np.ndarray
-    iy: np.ndarray
-    fy: np.ndarray
-    ix: np.ndarray
-    fx: np.ndarray
-    taps: tuple[tuple[np.ndarray, np.ndarray], ...]
-    inverse: np.ndarray
-    origin: np.ndarray
-    scale: np.ndarray
+    layout: tuple[int, int, int, int, int, int]
+    shears: Shears
+    warps: Warps
 
     @property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """What the shear kernels take, in their order."""
-        return self.boxes, self.offsets, self.iy, self.fy, self.ix, self.fx
+    def n_tilts(self) -> int:
+        """Tilts of this plan."""
+        return len(self.warps.tilt)
 
     @property
     def n_sheared(self) -> int:
-        """Pixels of all sheared images together."""
-        return int((self.boxes[:, 2] * self.boxes[:, 3]).sum())
-
-    @property
-    def row_range(self) -> tuple[int, int]:
-        """Rows that any sheared image has."""
-        return int(self.boxes[:, 0].min()), int((self.boxes[:, 0] + self.boxes[:, 2]).max())
-
-    def sheared_image(self, sheared: np.ndarray, t: int) -> np.ndarray:
-        """View of sheared image `t`, (rows, columns)."""
-        rows, columns = self.boxes[t, 2:]
-        return sheared[self.offsets[t] : self.offsets[t] + rows * columns].reshape(rows, columns)
+        """Pixels of all sheared images together, with the empty rows around each."""
+        return int(((self.warps.boxes[:, 2] + 2 * HALF_WIDTH) * self.warps.boxes[:, 3]).sum())
 
 
 def plan_shears(geometry: ParallelGeometry) -> list[ShearPlan]:
@@ -80,67 +147,169 @@ def plan_shears(geometry: ParallelGeometry) -> list[ShearPlan]:
 
 def _plan_axis(geometry: ParallelGeometry, tilts: np.ndarray, axis: int) -> ShearPlan:
     """Tilts whose beam is nearest to array axis `axis` (0 z, 1 y, 2 x)."""
-    nz, ny, nx = geometry.volume_shape
     row_axis, column_axis = {0: (1, 2), 1: (0, 2), 2: (1, 0)}[axis]
-    layout = {0: (nx, nz * nx, nz, ny, nx), 1: (nz * nx, nx, ny, nz, nx), 2: (nz, nx * nz, nx, ny, nz)}[axis]
+    order = [axis, row_axis, column_axis]
+    shape = np.array(geometry.volume_shape)
+    strides = np.array([shape[2], shape[0] * shape[2], 1])  # memory (y, z, x)
+    layout = tuple(int(n) for n in (*strides[order], *shape[order]))
     start = np.asarray(geometry.volume_start)
-    planes = start[axis] + np.arange(layout[2])
     whole_start, whole_shape = geometry.whole or (geometry.volume_start, geometry.volume_shape)
-    all_planes = whole_start[axis] + np.arange(whole_shape[axis])
-    boxes, inverse, origin, scale, shifts = [], [], [], [], []
-    taps: list[tuple[np.ndarray, np.ndarray]] = []
+    planes = whole_start[axis] + np.arange(whole_shape[axis])
+    first_plane = round(start[axis] - whole_start[axis])
+    ours = slice(first_plane, first_plane + layout[3])
+    boxes, inverse, origin, scale, shifts, taps = [], [], [], [], [], []
+    p, r, c = (_COMPONENT[a] for a in order)
     for t in tilts:
         rotation = geometry.matrices[t]
-        p, r, c = _COMPONENT[axis], _COMPONENT[row_axis], _COMPONENT[column_axis]
         beam = rotation[2]
-        shift = np.stack([-beam[r] / beam[p] * planes, -beam[c] / beam[p] * planes])  # (2, planes), in voxels
         # lab (y, x) = matrix @ (row, column) in the plane through the origin; rows and columns counted as indices
-        matrix = rotation[np.ix_([1, 0], [r, c])]
-        inv = np.linalg.inv(matrix)
+        inv = np.linalg.inv(rotation[np.ix_([1, 0], [r, c])])
         first = inv @ geometry.detector_start[t] - start[[row_axis, column_axis]]
-        box = _sheared_box(shift, (layout[3], layout[4]), inv, first, geometry.detector_shape)
+        along_rows = share_shifts(-beam[r] / beam[p] * planes)
+        along_columns = round_shifts(-beam[c] / beam[p] * planes)
+        positions = _warp_positions(inv, geometry.detector_start[t], start[[row_axis, column_axis]])
+        taps.append(
+            (
+                _deblurring_taps(-beam[r] / beam[p] * planes, *along_rows, positions[0]),
+                _deblurring_taps(-beam[c] / beam[p] * planes, *along_columns, positions[1]),
+            )
+        )
+        iy, wy, ix, wx = along_rows[0][ours], along_rows[1][ours], along_columns[0][ours], along_columns[1][ours]
+        box = _sheared_box(iy, ix, (layout[4], layout[5]), inv, first, geometry.detector_shape)
         boxes.append(box)
         inverse.append(inv)
         origin.append(first - box[:2])
         scale.append(1.0 / abs(beam[p]))
-        shifts.append(shift)
-        positions = _warp_positions(inv, geometry.detector_start[t], start[[row_axis, column_axis]])
-        all_shifts = (-beam[r] / beam[p] * all_planes, -beam[c] / beam[p] * all_planes)
-        taps.append((_deblurring_taps(all_shifts[0], positions[0]), _deblurring_taps(all_shifts[1], positions[1])))
-    whole = np.floor(np.array(shifts))
-    fraction = (np.array(shifts) - whole).astype(np.float32)
-    whole = whole.astype(np.int64)
-    boxes_array = np.array(boxes, dtype=np.int64)
-    sizes = boxes_array[:, 2] * boxes_array[:, 3]
-    return ShearPlan(
-        tilts=tilts,
-        transposed=axis == 2,
-        layout=layout,
-        transposed_shape=(ny, nx, nz),
-        boxes=boxes_array,
-        offsets=np.concatenate([[0], np.cumsum(sizes)[:-1]]),
-        iy=whole[:, 0].copy(),
-        fy=fraction[:, 0].copy(),
-        ix=whole[:, 1].copy(),
-        fx=fraction[:, 1].copy(),
-        taps=tuple(taps),
+        shifts.append((iy - box[0], wy, ix - box[1], wx))
+    shears = _gather(np.array(boxes, dtype=np.int64), shifts, layout[5])
+    row_taps, column_taps = (np.array(along) for along in zip(*taps, strict=True))
+    warps = Warps(
+        boxes=shears.boxes,
+        offsets=shears.offsets,
+        tilt=tilts,
+        row_taps=row_taps,
+        column_taps=column_taps,
         inverse=np.array(inverse),
         origin=np.array(origin),
         scale=np.array(scale),
     )
+    return ShearPlan(layout, shears, warps)  # type: ignore[arg-type]
+
+
+def round_shifts(shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shifts rounded so that their sums are right: (planes,) int64 and the spline's weights (planes, 3).
+
+    The error of one plane is carried over to the next: an atom, which spans several planes, stays
+    where it is.
+    """
+    steps = np.diff(np.round(np.cumsum(np.concatenate([[0.0], shift * _STEPS_X]))).astype(np.int64))
+    whole = (steps + _STEPS_X // 2) // _STEPS_X
+    return whole, _spline_weights(steps / _STEPS_X - whole)
+
+
+def share_shifts(shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shifts of planes replaced by the mean of their neighbours' that round to the same step; as `round_shifts`.
+
+    Planes that do not shift at all are not interpolated.
+    """
+    if not np.any(shift):
+        return np.zeros(len(shift), np.int64), np.tile(np.array([0, 1, 0], np.float32), (len(shift), 1))
+    _, inverse, count = np.unique(np.round(shift * _STEPS_Y), return_inverse=True, return_counts=True)
+    mean = (np.bincount(inverse, weights=shift) / count)[inverse]
+    whole = np.floor(mean + 0.5)
+    return whole.astype(np.int64), _spline_weights(mean - whole)
+
+
+def _spline_weights(f: np.ndarray) -> np.ndarray:
+    """Quadratic B-spline weights of the samples before, at and after a point at -1/2 <= f <= 1/2, (n, 3) float32."""
+    return np.stack([0.5 * (0.5 - f) ** 2, 0.75 - f**2, 0.5 * (0.5 + f) ** 2], axis=1).astype(np.float32)
+
+
+def _gather(boxes: np.ndarray, shifts: Sequence[tuple[np.ndarray, ...]], n_columns: int) -> Shears:
+    """Sort the planes of every tilt by what they share: `shifts` holds iy, wy, ix, wx of the planes of each tilt."""
+    n_tilts, n_planes = len(shifts), len(shifts[0][0])
+    iy, wy, ix, wx = (np.concatenate(part) for part in zip(*shifts, strict=True))
+    tilt = np.repeat(np.arange(n_tilts), n_planes)
+    plane = np.tile(np.arange(n_planes), n_tilts)
+    order = np.lexsort([plane, wx[:, 2], wy[:, 2], iy, tilt])
+    new_run = _changes(tilt[order], iy[order], wy[order, 2])
+    new_slot = new_run | _changes(wx[order, 2])
+    runs, slots = np.flatnonzero(new_run), np.flatnonzero(new_slot)
+    run_of_slot = np.cumsum(new_run)[slots] - 1
+    slot_of = np.empty(len(order), np.int64)
+    slot_of[order] = np.cumsum(new_slot) - 1
+    tilt_of = tilt[order][slots]
+    columns = boxes[tilt_of, 3]
+    least, most = np.minimum.reduceat(ix[order], slots), np.maximum.reduceat(ix[order], slots)
+    first = np.clip(least, -1, columns + 1)
+    slot_start = np.append(slots, len(order))
+    groups = group_planes(plane[order], ix[order], slot_start, columns, n_columns)
+    # rows that are spread back, one after another within a quartet of tilts
+    lengths = most - least + n_columns
+    ends = np.cumsum(lengths)
+    quartets = -(-n_tilts // TOGETHER)
+    quartet_end = ends[np.searchsorted(tilt_of, (np.arange(quartets) + 1) * TOGETHER) - 1]
+    quartet_begin = np.append(0, quartet_end[:-1])
+    spread_start = ends - lengths - quartet_begin[tilt_of // TOGETHER]
+    spread_size = int((quartet_end - quartet_begin).max())
+    shape = (quartets, TOGETHER, n_planes)
+    missing = np.full(quartets * TOGETHER * n_planes, 2**40)
+    low, high, position = missing.copy(), -missing, missing.copy()
+    low[: len(ix)] = -1 - ix
+    high[: len(ix)] = boxes[tilt, 3] + 1 - ix
+    position[: len(ix)] = (spread_start - least)[slot_of] + ix
+    spread_first = np.clip(low.reshape(shape).min(axis=1), 0, n_columns)
+    spread_last = np.clip(high.reshape(shape).max(axis=1), 0, n_columns)
+    position = position.reshape(shape) + spread_first[:, None]
+    position[position >= 2**40] = spread_size  # where zeros are
+    return Shears(
+        boxes=boxes,
+        offsets=np.cumsum((boxes[:, 2] + 2 * HALF_WIDTH) * boxes[:, 3]) - (boxes[:, 2] + HALF_WIDTH) * boxes[:, 3],
+        run_start=np.searchsorted(tilt[order][runs], np.arange(n_tilts + 1)),
+        slot_start=np.searchsorted(run_of_slot, np.arange(len(runs) + 1)),
+        group_start=groups[0],
+        iy=iy[order][runs],
+        wy=wy[order][runs],
+        wx=wx[order][slots],
+        least=least,
+        most=most,
+        first=first,
+        last=np.clip(most + n_columns, first, columns + 1),
+        group_first=groups[1],
+        group_last=groups[2],
+        group_position=groups[3],
+        spread_start=spread_start,
+        spread_size=spread_size,
+        spread_first=spread_first,
+        spread_last=spread_last,
+        spread_position=np.ascontiguousarray(position.transpose(0, 2, 1)),
+    )
+
+
+def _changes(*sorted_keys: np.ndarray) -> np.ndarray:
+    """True where any key differs from the one before, and at the first."""
+    changed = np.zeros(len(sorted_keys[0]), bool)
+    changed[0] = True
+    for key in sorted_keys:
+        changed[1:] |= key[1:] != key[:-1]
+    return changed
 
 
 def _sheared_box(
-    shift: np.ndarray, size: tuple[int, int], inverse: np.ndarray, first: np.ndarray, detector: tuple[int, int]
+    iy: np.ndarray,
+    ix: np.ndarray,
+    size: tuple[int, int],
+    inverse: np.ndarray,
+    first: np.ndarray,
+    detector: tuple[int, int],
 ) -> tuple[int, int, int, int]:
     """First row, first column, rows, columns of the sheared image: what the volume reaches and the detector sees."""
     corners = np.array([[v, u] for v in (0, detector[0] - 1) for u in (0, detector[1] - 1)], dtype=np.float64)
     seen = corners @ inverse.T + first
-    reach = 2 * _HALF_WIDTH + 2
-    lo = np.maximum(np.floor(shift.min(axis=1)) - reach, np.floor(seen.min(axis=0)) - reach)
-    hi = np.minimum(np.floor(shift.max(axis=1)) + np.array(size) + 1 + reach, np.ceil(seen.max(axis=0)) + 1 + reach)
+    lo = np.maximum([iy.min(), ix.min()], np.floor(seen.min(axis=0))) - _REACH
+    hi = np.minimum([iy.max() + size[0], ix.max() + size[1]], np.ceil(seen.max(axis=0)) + 1) + _REACH
     n = np.maximum(hi - lo, 0)
-    if n.min() == 0:
+    if n.min() <= 2 * _REACH - 4:
         n[:] = 0
     return int(lo[0]), int(lo[1]), int(n[0]), int(n[1])
 
@@ -154,23 +323,24 @@ def _warp_positions(inverse: np.ndarray, detector_start: np.ndarray, start: np.n
     return inverse @ np.stack([v.ravel(), u.ravel()]) - start[:, None]
 
 
-def _deblurring_taps(shift: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def _deblurring_taps(shift: np.ndarray, whole: np.ndarray, weights: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Taps g_0..g_h of the symmetric filter that undoes the mean blur of both interpolations, DC gain 1.
 
-    The mean over the planes of linear interpolation at fraction f has the response
-    (1 - f) cos(f w) + f cos((1 - f) w), that of the warp's cubic B-spline
-    sum_j B(j - f) cos((j - f) w), j = -1..2 (their odd parts average out). The filter brings the
-    product of both nearest to 1 in the least-squares sense, weighted with the spectrum of a small
-    atom, so that noise beyond the atoms' content is not blown up.
+    The response of a plane that belongs at `shift` and is added at `whole` + (-1, 0, 1) with `weights`
+    is sum_j weights_j cos((whole + j - shift) w), that of the warp's cubic B-spline at fraction f
+    sum_j B(j - f) cos((j - f) w), j = -1..2 (the odd parts average out). The filter brings the
+    product of the means of both nearest to 1 in the least-squares sense, weighted with the spectrum
+    of a small atom, so that noise beyond the atoms' content is not blown up.
     """
     w = np.linspace(0, np.pi, 129)[1:]
-    f = (shift - np.floor(shift))[:, None]
-    shear = np.mean((1 - f) * np.cos(f * w) + f * np.cos((1 - f) * w), axis=0)
+    kinds, count = np.unique(np.column_stack([np.round(whole - shift, 4), weights]), axis=0, return_counts=True)
+    response = sum(kinds[:, 2 + j, None] * np.cos((kinds[:, :1] + j) * w) for j in (-1, 0, 1))
+    shear = np.average(response, axis=0, weights=count)
     # 64 fractions stand for all of them: quantiles
     f = np.quantile(positions - np.floor(positions), (np.arange(64) + 0.5) / 64)[:, None]
     spline = sum(weight * np.cos((j - f) * w) for j, weight in zip((-1, 0, 1, 2), _cubic_weights(f), strict=True))
     response = shear * np.mean(spline, axis=0)
-    basis = 2.0 * (np.cos(np.outer(w, np.arange(1, _HALF_WIDTH + 1))) - 1.0)
+    basis = 2.0 * (np.cos(np.outer(w, np.arange(1, HALF_WIDTH + 1))) - 1.0)
     weight = np.exp(-0.5 * (_ATOM_SIGMA * w) ** 2)
     g, *_ = np.linalg.lstsq(basis * (weight * response)[:, None], (1.0 - response) * weight, rcond=None)
     return np.concatenate([[1.0 - 2.0 * g.sum()], g]).astype(np.float32)
