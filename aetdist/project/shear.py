@@ -315,11 +315,11 @@ def _sheared_box(
 
 
 def _warp_positions(inverse: np.ndarray, detector_start: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Sheared (row, column) of 64 x 64 pixels about the lab's origin, (2, 4096).
+    """Sheared (row, column) of 32 x 32 pixels about the lab's origin, (2, 1024).
 
     Cropping the detector by whole pixels does not change them, nor the filter that follows from them.
     """
-    v, u = np.meshgrid(*(np.arange(-32, 32) + s % 1.0 for s in detector_start), indexing="ij")
+    v, u = np.meshgrid(*(np.arange(-16, 16) + s % 1.0 for s in detector_start), indexing="ij")
     return inverse @ np.stack([v.ravel(), u.ravel()]) - start[:, None]
 
 
@@ -332,12 +332,12 @@ def _deblurring_taps(shift: np.ndarray, whole: np.ndarray, weights: np.ndarray, 
     product of the means of both nearest to 1 in the least-squares sense, weighted with the spectrum
     of a small atom, so that noise beyond the atoms' content is not blown up.
     """
-    w = np.linspace(0, np.pi, 129)[1:]
+    w = np.linspace(0, np.pi, 33)[1:]
     kinds, count = np.unique(np.column_stack([np.round(whole - shift, 4), weights]), axis=0, return_counts=True)
     response = sum(kinds[:, 2 + j, None] * np.cos((kinds[:, :1] + j) * w) for j in (-1, 0, 1))
     shear = np.average(response, axis=0, weights=count)
-    # 64 fractions stand for all of them: quantiles
-    f = np.quantile(positions - np.floor(positions), (np.arange(64) + 0.5) / 64)[:, None]
+    # 16 fractions stand for all of them: quantiles
+    f = np.quantile(positions - np.floor(positions), (np.arange(16) + 0.5) / 16)[:, None]
     spline = sum(weight * np.cos((j - f) * w) for j, weight in zip((-1, 0, 1, 2), _cubic_weights(f), strict=True))
     response = shear * np.mean(spline, axis=0)
     basis = 2.0 * (np.cos(np.outer(w, np.arange(1, HALF_WIDTH + 1))) - 1.0)
