@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from .errors import InputError
 from .experiment import Experiment
@@ -17,6 +18,8 @@ TILTS, VOLUME, ATOMS = "tilt_series/aligned", "volume", "atoms"
 #: What each stage reads and writes.
 READS = {"reconstruct": TILTS, "scan": TILTS, "trace": VOLUME}
 WRITES = {"import": TILTS, "reconstruct": VOLUME, "scan": VOLUME, "trace": ATOMS}
+#: What a reconstruction says in the attributes of its volume.
+STOPPING = ("stop", "iterations", "stop_reached", "noise")
 
 
 def stage_record(name: str, keywords: Mapping[str, Any], inputs: dict[str, str]) -> Record:
@@ -76,7 +79,15 @@ def describe_stage(store: Store, name: str) -> dict[str, Any]:
     described = {"shape": [dataset.sizes[axis] for axis in "xyz"]}
     if "r_factor" in dataset:
         described["r_factor_mean"] = float(np.nanmean(dataset["r_factor"].values[-1]))
-    return described
+    return described | stopping(dataset)
+
+
+def stopping(volume: xr.Dataset) -> dict[str, Any]:
+    """What stopped the reconstruction of a volume, after how many iterations, judged by what."""
+    said = {key: volume.attrs[key] for key in STOPPING if key in volume.attrs}
+    if "held_out_error" in volume:
+        said["held_out_error"] = float(volume["held_out_error"].min())
+    return said
 
 
 def _file(value: str | Path) -> Path:

@@ -186,7 +186,13 @@ def config() -> Summary:
 @click.option("--shape", type=int, nargs=3, metavar="NX NY NZ", help="Voxels of the volume.")
 @click.option("--thickness", type=float, metavar="A", help="Thickness along z, instead of the shape.")
 @SOLVER
-@click.option("--iterations", type=int, metavar="N", help="Iterations.")
+@click.option("--iterations", type=int, metavar="N", help="Iterations; at most so many where --stop chooses.")
+@click.option(
+    "--stop",
+    type=click.Choice(["fixed", "held_out_blocks", "held_out_tilts", "discrepancy"]),
+    help="What chooses the number of iterations: itself, pixels or tilts held out of a trial, or the noise.",
+)
+@click.option("--projector", type=click.Choice(["shear", "fourier"]), help="In real space, or as Fourier slices.")
 @MORE
 def reconstruct(store: Path, **options: Any) -> Summary:
     """Reconstruct the whole field in one piece (RESIRE), here on all cores unless a cluster is asked for."""

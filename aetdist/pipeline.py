@@ -27,6 +27,7 @@ from ._records import (
     expected_records,
     import_record,
     stage_record,
+    stopping,
 )
 from ._usage import accounted, current_client
 from .errors import InputError
@@ -351,6 +352,8 @@ def info(path: str | Path) -> Summary:
         summary |= {"store": str(store.path), **root, "groups": describe_groups(store)}
         if TILTS in store.groups():
             summary |= describe_stage(store, "import") | store.read(TILTS).attrs
+        if VOLUME in store.groups():
+            summary |= stopping(store.read(VOLUME))
     return summary
 
 

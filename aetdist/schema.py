@@ -65,6 +65,7 @@ VOLUME = Group(
     optional=(
         Variable("support", ("z", "y", "x"), "b", "1", "True where atoms can be told from the volume"),
         Variable("r_factor", ("iteration", "tilt"), "f", "1", "R-factor (eq. 4) over measured pixels"),
+        Variable("held_out_error", ("trial_iteration",), "f", "1", "relative error over pixels held out of a trial"),
         Variable("height", ("map_y", "map_x"), "f", "angstrom", "height of the middle of the film"),
         Variable("thickness", ("map_y", "map_x"), "f", "angstrom", "local thickness of the film"),
         Variable("disagreement", ("y", "x"), "f", "1", "relative L1 difference of overlapping windows, summed over z"),

@@ -44,6 +44,13 @@ class ParallelGeometry:
             raise InputError(
                 f"Rotation matrices came with shape {self.matrices.shape}; needed is (tilts, 3, 3), tilts > 0."
             )
+        products = self.matrices @ np.swapaxes(self.matrices, 1, 2)
+        wrong = np.flatnonzero(~np.isclose(products, np.eye(3), rtol=0, atol=1e-3).all(axis=(1, 2)))
+        if wrong.size:
+            raise InputError(
+                f"The matrix of tilt {wrong[0]} is no rotation, so that the beam has no direction in the volume; "
+                "needed are finite angles, or matrices R with R R^T = 1."
+            )
         if min(self.volume_shape) < 1 or min(self.detector_shape) < 1:
             raise InputError(
                 f"Volume {self.volume_shape} and detector {self.detector_shape} need a voxel or more along every axis."

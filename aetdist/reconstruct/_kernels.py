@@ -91,8 +91,8 @@ def compare(calculated, previous, measured, roles, tilts, factors, momentum, sum
         The tilts that `calculated` holds.
     factors : float32 (tilt,)
     momentum : float32
-    sums : float64 (tilt, 4)
-        Over the fitted pixels of a tilt |residual| and residual^2, then over those held out.
+    sums : float64 (tilt, 3)
+        Of a tilt: |residual| and residual^2 over the fitted pixels, residual^2 over those held out.
     first, last : int
         Which of the n to do.
     """
@@ -100,7 +100,7 @@ def compare(calculated, previous, measured, roles, tilts, factors, momentum, sum
     for k in range(first, last):
         t = tilts[k]
         image, seen, c, p, factor = measured[t], roles[t], calculated[k], previous[k], factors[t]
-        absolute, squares, held_absolute, held_squares = 0.0, 0.0, 0.0, 0.0
+        absolute, squares, held_squares = 0.0, 0.0, 0.0
         for i in range(c.size):
             fitted = seen[i] == 1
             held = seen[i] == 2
@@ -111,6 +111,5 @@ def compare(calculated, previous, measured, roles, tilts, factors, momentum, sum
             there = np.float64(residual if held else zero)
             absolute += abs(here)
             squares += here * here
-            held_absolute += abs(there)
             held_squares += there * there
-        sums[t, 0], sums[t, 1], sums[t, 2], sums[t, 3] = absolute, squares, held_absolute, held_squares
+        sums[t, 0], sums[t, 1], sums[t, 2] = absolute, squares, held_squares

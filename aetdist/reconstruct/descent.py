@@ -81,8 +81,9 @@ class Solver:
     ----------
     volume : ndarray, shape (z, y, x), float32
         The iterate.
-    held_out_r_factor : float
-        Eq. 4 over all pixels held out, after the last step; NaN where there are none.
+    held_out_error : float
+        Root of sum w_t |A_t x - b_t|^2 / sum w_t |b_t|^2 over all pixels held out, after the last step; NaN where
+        there are none.
     """
 
     #: The longest step that is stable, times the largest eigenvalue of A^T W A.
@@ -90,7 +91,7 @@ class Solver:
 
     def __init__(self, objective: Objective, step_length: float, start: np.ndarray | None = None) -> None:
         self.objective, self.projector, self.step_length = objective, objective.projector, step_length
-        self.held_out_r_factor = float("nan")
+        self.held_out_error = float("nan")
         self.volume = empty_volume(self.projector.geometry.volume_shape)
         if start is not None:
             self.volume[...] = start
@@ -101,7 +102,7 @@ class Solver:
         self._measured, self._roles = _flat(objective.images), _flat(objective.mask).view(np.uint8)
         if objective.held_out is not None:
             self._roles = self._roles + self._roles * _flat(objective.held_out)
-        self._tilts, self._sums = np.arange(n), np.zeros((n, 4))
+        self._tilts, self._sums = np.arange(n), np.zeros((n, 3))
         nothing = np.zeros((1, self._measured.shape[1]), np.float32)
         for t in range(n):  # |b|, as the residual of nothing
             self._compare(nothing, nothing, self._tilts[t : t + 1])
@@ -137,7 +138,9 @@ class Solver:
         self._in_parts(part, len(tilts), calculated.size)
 
     def _judge(self) -> tuple[np.ndarray, float]:
-        self.held_out_r_factor = float(_quotient(self._sums[:, 2].sum(), self._totals[:, 2].sum()))
+        self.held_out_error = float(
+            np.sqrt(_quotient(self._weights @ self._sums[:, 2], self._weights @ self._totals[:, 2]))
+        )
         return Solver.r_factor(self), float(self._weights @ self._sums[:, 1])
 
     def _project(self, start: np.ndarray | None) -> np.ndarray:

@@ -34,11 +34,18 @@ class Field:
         Raises
         ------
         InputError
-            If it is not a tilt series, has no tilts, or its pixels are not squares.
+            If it is not a tilt series, has no tilts, an angle is not a finite number, or its pixels are not squares.
         """
         check(tilt_series, TILT_SERIES)
         if tilt_series.sizes["tilt"] == 0:
             raise InputError("The tilt series has no tilts; import at least one image with its angles.")
+        angles = tilt_series["angles"].values
+        undefined = np.flatnonzero(~np.isfinite(angles).all(axis=1))
+        if undefined.size:
+            raise InputError(
+                f"The angles of tilt {undefined[0]} came as {angles[undefined[0]].tolist()}; needed are finite numbers "
+                "in degrees; mend them or leave that tilt out."
+            )
         steps = [grid_step(tilt_series[d].values) for d in ("y", "x") if tilt_series.sizes[d] > 1]
         size = float(tilt_series["pixel_size"]) if "pixel_size" in tilt_series else steps[0]
         if any(abs(s - size) > 1e-3 * size for s in steps):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -29,14 +30,15 @@ class Solution:
     """What a solver returns.
 
     ``volume`` (z, y, x) float32; ``r_factor`` (iteration, tilt) float64: eq. 4 of each tilt after
-    each iteration; ``held_out_r_factor`` (iteration,) float64: eq. 4 over the pixels held out, after each
-    iteration of the trial that chose how many there are; ``noise``: that the residual was stopped at.
+    each iteration; ``held_out_error`` (iteration,) float64: the error over the pixels held out, relative to
+    them, after each iteration of the trial that chose how many there are; ``stopped``: the rule, its numbers, and the
+    number of iterations that it chose.
     """
 
     volume: np.ndarray
     r_factor: np.ndarray
-    held_out_r_factor: np.ndarray = field(default_factory=lambda: np.empty(0))
-    noise: float | None = None
+    held_out_error: np.ndarray
+    stopped: dict[str, Any]
 
 
 def solve(
@@ -77,19 +79,19 @@ def solve(
     Yang2021 with a mask). Held-out pixels choose the number of iterations in a trial of its own; the
     volume returned is then made from all pixels.
     """
-    curve, target = np.empty(0), 0.0
+    curve, target, chosen = np.empty(0), 0.0, iterations
     noise = stop.noise_of(objective.images, objective.mask)
     if stop.holds_out:
         trial = SOLVERS[solver](replace(objective, held_out=stop.held_out(objective.mask)), step, start)
         curve = _follow_held_out(trial, iterations)
-        iterations = int(curve.argmin()) + 1
+        chosen = int(curve.argmin()) + 1
         del trial
     elif noise is not None:
         weights = np.ones(len(noise)) if objective.weights is None else objective.weights
         target = float(np.nansum(weights * noise**2 * objective.mask.sum(axis=(1, 2))))
     iterate = SOLVERS[solver](objective, step, start)
-    history, last_r = [], np.inf
-    for iteration in range(iterations):
+    history, last_r, error = [], np.inf, np.inf
+    for iteration in range(chosen):
         r, error = iterate.step()
         history.append(r)
         mean_r = float(np.nanmean(r)) if np.isfinite(r).any() else float("nan")
@@ -99,16 +101,20 @@ def solve(
             break
         last_r = mean_r
     history[-1] = iterate.r_factor()
-    rms = None if noise is None else float(np.sqrt(np.nanmean(noise**2)))
-    return Solution(iterate.volume, np.array(history), curve, rms)
+    stopped: dict[str, Any] = {"stop": stop.rule, "iterations": len(history)}
+    if stop.holds_out:
+        stopped |= {"stop_reached": chosen < iterations, "held_out": stop.fraction, "seed": stop.seed}
+    elif noise is not None:
+        stopped |= {"stop_reached": error < target, "noise": float(np.sqrt(np.nanmean(noise**2)))}
+    return Solution(iterate.volume, np.array(history), curve, stopped)
 
 
 def _follow_held_out(trial: Solver, iterations: int) -> np.ndarray:
-    """R-factor over the pixels held out after every iteration, until it has risen for long."""
+    """Relative error over the pixels held out after every iteration, until it has risen for long."""
     curve: list[float] = []
     while len(curve) < iterations and not is_past_minimum(curve):
         trial.step()
-        curve.append(trial.held_out_r_factor)
+        curve.append(trial.held_out_error)
         report(len(curve), iterations, "trial iterations")
     return np.array(curve)
 

@@ -14,7 +14,6 @@ BLOCK = 16  # pixels: atoms are smaller, so that the pixels around do not tell w
 _PATIENCE = 8  # iterations: momentum lets the curve ripple
 _MOST = 0.5  # of the measured pixels may be held out
 _LAPLACIAN_NORM = 6.0  # root of the sum of squares of (1, -2, 1) x (1, -2, 1)
-_MEDIAN_OF_NORMAL = 0.6744897501960817  # median of the absolute value of a standard normal number
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Stop:
     """
 
     rule: str = "fixed"
-    fraction: float = 0.05
+    fraction: float = 0.1
     seed: int = 0
     noise: float | None = None
 
@@ -67,12 +66,24 @@ class Stop:
         return choose(mask, self.fraction, self.seed)
 
     def noise_of(self, images: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-        """Standard deviation of the noise of every tilt, (tilt,) float64; None where the rule needs none."""
+        """Standard deviation of the noise of every tilt, (tilt,) float64; None where the rule needs none.
+
+        Raises
+        ------
+        InputError
+            If it is neither given nor to be seen in a tilt that was measured.
+        """
         if self.rule != "discrepancy":
             return None
         if self.noise is not None:
             return np.full(len(images), float(self.noise))
-        return estimate_noise(images, mask)
+        sigma = estimate_noise(images, mask)
+        unknown = np.flatnonzero(~np.isfinite(sigma) & mask.any(axis=(1, 2)))
+        if unknown.size:
+            raise InputError(
+                f"The noise of tilt {unknown[0]} cannot be estimated from its few pixels; give it as noise."
+            )
+        return sigma
 
 
 FIXED = Stop()
@@ -183,10 +194,10 @@ def estimate_noise(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Notes
     -----
     The kernel (1, -2, 1) x (1, -2, 1) removes what is smooth and multiplies the standard deviation of
-    white noise by 6 [1]_. In every block of 16 x 16 pixels its median absolute value gives the variance,
-    which bright atoms do not pull up; the mean of these variances over the blocks is the image's, so that
-    noise that follows the signal counts where it is. Images that were smoothed before have less of it than
-    they have noise: name the noise then.
+    white noise by 6 [1]_: sigma = sqrt(pi / 2) / 6 mean |detail|, here in blocks of 16 x 16 pixels whose
+    variances are averaged, because noise follows the signal. On simulated particles with noise of 5 and 15 %
+    of the signal it is within 11 %; fine structure counts as noise where there is less. Images that were
+    smoothed before show less noise than they have: name it then.
 
     References
     ----------
@@ -202,7 +213,7 @@ def estimate_noise(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
                 there = np.s_[y : y + BLOCK, x : x + BLOCK]
                 values = np.abs(detail[there][whole[there]])
                 if values.size >= BLOCK:
-                    variances.append((np.median(values) / (_MEDIAN_OF_NORMAL * _LAPLACIAN_NORM)) ** 2)
+                    variances.append(np.pi / 2 * (values.mean() / _LAPLACIAN_NORM) ** 2)
                     counts.append(values.size)
         if counts:
             sigma[t] = np.sqrt(np.average(variances, weights=counts))

@@ -165,6 +165,12 @@ def test_reconstruct_resire__film_volume_reaches_as_far_as_rays_do() -> None:
         ({"support": np.zeros((28, 28, 28), bool)}, "support is empty"),
         ({"support": np.ones((3, 3, 3), bool)}, r"\(3, 3, 3\)"),
         ({"tolerance": -1.0}, "tolerance"),
+        ({"step": 50.0, "solver": "sirt"}, "diverge"),
+        ({"weights": [1.0, 2.0]}, r"shape \(2,\).*\(31,\)"),
+        ({"weights": [-1.0] + [1.0] * 30}, "weight of tilt 0 came as -1"),
+        ({"weights": [1.0] * 30 + [float("nan")]}, "weight of tilt 30 came as nan"),
+        ({"weights": [0.0] * 31}, "All weights are 0"),
+        ({"projector": "magic"}, "shear, fourier"),
     ],
 )
 def test_reconstruct_resire__refuses_bad_options(options: dict, message: str) -> None:
@@ -182,8 +188,41 @@ def test_reconstruct_resire__refuses_data_that_say_nothing() -> None:
         reconstruct_resire(data.assign(images=data["images"] * np.float32(np.nan)))
     with pytest.raises(InputError, match="no tilts"):
         reconstruct_resire(data.isel(tilt=[]))
+    undefined = data["angles"].copy()
+    undefined[7, 1] = np.nan
+    with pytest.raises(InputError, match="angles of tilt 7"):
+        reconstruct_resire(data.assign(angles=undefined))
     with pytest.raises(InputError, match="along the film"):
         reconstruct_resire(data.assign(angles=data["angles"] * 0 + [0, 89, 0]), thickness=5.0)
+
+
+def test_parallel_geometry__refuses_what_is_no_rotation() -> None:
+    """Without a direction of the beam there is no principal axis; a tie between axes is fine."""
+    for bad in (np.full((3, 3), np.nan), np.zeros((3, 3)), 2 * np.eye(3)):
+        with pytest.raises(InputError, match="tilt 1 is no rotation"):
+            ParallelGeometry.centred(np.stack([np.eye(3), bad]), (4, 4, 4), (4, 4))
+    tie = ParallelGeometry.centred(matrices_from_euler(np.array([[0.0, 45.0, 0.0]])), (9, 9, 9), (9, 9))
+    assert ParallelProjector(tie).forward(np.ones((9, 9, 9), np.float32)).max() > 9
+
+
+def test_reconstruct_resire__weights_favour_a_tilt() -> None:
+    """Tilts that contradict the others are explained worse the less they weigh; only ratios matter."""
+    data = series(phantom())
+    data["images"][:10] *= 1.3
+    light = np.where(np.arange(31) < 10, 0.01, 1.0)
+    results = [reconstruct_resire(data, iterations=15, weights=w) for w in (None, light, 7 * light)]
+    r = [result["r_factor"][-1].values for result in results]
+    assert r[1][10:].mean() < 0.5 * r[0][10:].mean()
+    assert r[1][:10].mean() > r[0][:10].mean()
+    np.testing.assert_allclose(results[1]["density"], results[2]["density"], atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["fista", "ordered_subsets"])
+def test_reconstruct_resire__by_fourier_slices(solver: str) -> None:
+    """The other projector explains its own projections of the phantom, and finds it."""
+    result = reconstruct_resire(series(phantom()), solver=solver, iterations=20, projector="fourier")
+    assert result["r_factor"][-1].mean() < 0.05
+    assert normalised_rmse(result["density"].values, phantom()) < 0.25
 
 
 def test_reconstruct_resire__says_what_a_large_volume_needs(monkeypatch: pytest.MonkeyPatch) -> None:
