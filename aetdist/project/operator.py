@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -13,7 +12,7 @@ from ..errors import InputError
 from ..geometry import ParallelGeometry
 from ._kernels import shear_adjoint, shear_forward
 from ._warp_kernels import warp_adjoint, warp_forward
-from .shear import ShearPlan, plan_shears
+from .shear import ShearPlan, TiltShear, plan_shears, shear_tilts
 
 _VOXEL_TILTS_PER_THREAD = 10_000_000  # a few milliseconds; with less, threads cost more than they save
 
@@ -46,13 +45,21 @@ class ParallelProjector:
     """
 
     def __init__(self, geometry: ParallelGeometry, threads: int = 1) -> None:
-        self.geometry = geometry
-        self.threads = max(1, threads)
-        self._plans = plan_shears(geometry)
-        self._room = threading.local()  # for sheared images: as large an array anew in every call costs page faults
+        self._plan(geometry, threads, shear_tilts(geometry))
+
+    def _plan(self, geometry: ParallelGeometry, threads: int, tilts: Sequence[TiltShear]) -> None:
+        self.geometry, self.threads, self._tilts = geometry, max(1, threads), tilts
+        self._plans = plan_shears(tilts, geometry.volume_shape)
 
     def __repr__(self) -> str:
         return f"ParallelProjector({self.geometry!r}, threads={self.threads})"
+
+    def select_tilts(self, tilts: slice | np.ndarray) -> ParallelProjector:
+        """The projector of some of the tilts (a slice, or int (n,)), without planning them again."""
+        chosen = type(self).__new__(type(self))
+        selected = [self._tilts[t] for t in np.arange(len(self._tilts))[tilts]]
+        chosen._plan(self.geometry.select_tilts(tilts), self.threads, selected)
+        return chosen
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -77,7 +84,7 @@ class ParallelProjector:
         memory = _y_major(_checked(volume, self.geometry.volume_shape, "volume")).reshape(-1)
         images = np.empty(self.image_shape, np.float32) if out is None else out
         for plan in self._plans:
-            sheared = self._sheared(plan)
+            sheared = np.empty(plan.n_sheared, np.float32)
 
             def project(tilts: Part, plan: ShearPlan = plan, sheared: np.ndarray = sheared) -> None:
                 shear_forward(memory, plan.layout, plan.shears, tilts, sheared)
@@ -103,7 +110,7 @@ class ParallelProjector:
         volume = empty_volume(self.geometry.volume_shape, 0.0) if out is None else out
         memory = _y_major(volume)
         for plan in self._plans:
-            sheared = self._sheared(plan)
+            sheared = np.empty(plan.n_sheared, np.float32)
 
             def unwarp(tilts: Part, plan: ShearPlan = plan, sheared: np.ndarray = sheared) -> None:
                 warp_adjoint(images, plan.warps, tilts, sheared)
@@ -116,13 +123,6 @@ class ParallelProjector:
         if not np.shares_memory(memory, volume):
             volume[...] = memory.transpose(1, 0, 2)
         return volume
-
-    def _sheared(self, plan: ShearPlan) -> np.ndarray:
-        """Room for all sheared images of a plan."""
-        room = getattr(self._room, "array", None)
-        if room is None:
-            room = self._room.array = np.empty(max(p.n_sheared for p in self._plans), np.float32)
-        return room[: plan.n_sheared]
 
     def _each(self, function: Callable[[Part], None], n: int) -> None:
         """Call `function` with parts of 0..n - 1, one for each thread that has enough to do."""

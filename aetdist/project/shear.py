@@ -14,6 +14,8 @@ from ._warp_kernels import HALF_WIDTH
 
 # Sample axes in the order of array axes (z, y, x) -> component of a vector (x, y, z).
 _COMPONENT = (2, 1, 0)
+# Array axes of planes, rows and columns for each principal axis.
+_AXES = ([0, 1, 2], [1, 0, 2], [2, 1, 0])
 # Shifts along columns are whole multiples of 1 / 6 voxel, with the error carried over to the next plane. Shifts along
 # rows, which change slowly in a series about y, are shared by neighbouring planes that differ by at most 1 / 8 voxel.
 _STEPS_X, _STEPS_Y = 6, 8
@@ -128,8 +130,30 @@ class ShearPlan:
         return int(((self.warps.boxes[:, 2] + 2 * HALF_WIDTH) * self.warps.boxes[:, 3]).sum())
 
 
-def plan_shears(geometry: ParallelGeometry) -> list[ShearPlan]:
-    """One plan for each principal axis that occurs in `geometry`.
+@dataclass(frozen=True, eq=False)
+class TiltShear:
+    """The factorisation of one tilt.
+
+    ``axis`` is the array axis of its planes (0 z, 1 y, 2 x), ``box`` the first row, first column, rows
+    and columns of its sheared image; ``iy``, ``wy``, ``ix``, ``wx`` the whole shifts of every plane within
+    it and the weights around them; the others as in `Warps`.
+    """
+
+    axis: int
+    box: tuple[int, int, int, int]
+    iy: np.ndarray
+    wy: np.ndarray
+    ix: np.ndarray
+    wx: np.ndarray
+    row_taps: np.ndarray
+    column_taps: np.ndarray
+    inverse: np.ndarray
+    origin: np.ndarray
+    scale: float
+
+
+def shear_tilts(geometry: ParallelGeometry) -> list[TiltShear]:
+    """The factorisation of every tilt: along the axis nearest to its beam.
 
     Parameters
     ----------
@@ -138,62 +162,78 @@ def plan_shears(geometry: ParallelGeometry) -> list[ShearPlan]:
 
     Returns
     -------
-    list of ShearPlan
+    list of TiltShear
     """
-    beam = geometry.matrices[:, 2, :]  # lab z in the sample
-    principal = np.argmax(np.abs(beam)[:, _COMPONENT], axis=1)
-    return [_plan_axis(geometry, np.flatnonzero(principal == axis), axis) for axis in np.unique(principal)]
+    principal = np.argmax(np.abs(geometry.matrices[:, 2, _COMPONENT]), axis=1)  # row 2: lab z in the sample
+    return [_shear_tilt(geometry, t, int(axis)) for t, axis in enumerate(principal)]
 
 
-def _plan_axis(geometry: ParallelGeometry, tilts: np.ndarray, axis: int) -> ShearPlan:
-    """Tilts whose beam is nearest to array axis `axis` (0 z, 1 y, 2 x)."""
-    row_axis, column_axis = {0: (1, 2), 1: (0, 2), 2: (1, 0)}[axis]
-    order = [axis, row_axis, column_axis]
-    shape = np.array(geometry.volume_shape)
-    strides = np.array([shape[2], shape[0] * shape[2], 1])  # memory (y, z, x)
-    layout = tuple(int(n) for n in (*strides[order], *shape[order]))
-    start = np.asarray(geometry.volume_start)
+def _shear_tilt(geometry: ParallelGeometry, t: int, axis: int) -> TiltShear:
+    order = _AXES[axis]
+    p, r, c = (_COMPONENT[a] for a in order)
+    rotation, shape = geometry.matrices[t], np.array(geometry.volume_shape)[order]
+    start = np.asarray(geometry.volume_start)[order]
     whole_start, whole_shape = geometry.whole or (geometry.volume_start, geometry.volume_shape)
     planes = whole_start[axis] + np.arange(whole_shape[axis])
-    first_plane = round(start[axis] - whole_start[axis])
-    ours = slice(first_plane, first_plane + layout[3])
-    boxes, inverse, origin, scale, shifts, taps = [], [], [], [], [], []
-    p, r, c = (_COMPONENT[a] for a in order)
-    for t in tilts:
-        rotation = geometry.matrices[t]
-        beam = rotation[2]
-        # lab (y, x) = matrix @ (row, column) in the plane through the origin; rows and columns counted as indices
-        inv = np.linalg.inv(rotation[np.ix_([1, 0], [r, c])])
-        first = inv @ geometry.detector_start[t] - start[[row_axis, column_axis]]
-        along_rows = share_shifts(-beam[r] / beam[p] * planes)
-        along_columns = round_shifts(-beam[c] / beam[p] * planes)
-        positions = _warp_positions(inv, geometry.detector_start[t], start[[row_axis, column_axis]])
-        taps.append(
-            (
-                _deblurring_taps(-beam[r] / beam[p] * planes, *along_rows, positions[0]),
-                _deblurring_taps(-beam[c] / beam[p] * planes, *along_columns, positions[1]),
-            )
-        )
-        iy, wy, ix, wx = along_rows[0][ours], along_rows[1][ours], along_columns[0][ours], along_columns[1][ours]
-        box = _sheared_box(iy, ix, (layout[4], layout[5]), inv, first, geometry.detector_shape)
-        boxes.append(box)
-        inverse.append(inv)
-        origin.append(first - box[:2])
-        scale.append(1.0 / abs(beam[p]))
-        shifts.append((iy - box[0], wy, ix - box[1], wx))
-    shears = _gather(np.array(boxes, dtype=np.int64), shifts, layout[5])
-    row_taps, column_taps = (np.array(along) for along in zip(*taps, strict=True))
-    warps = Warps(
-        boxes=shears.boxes,
-        offsets=shears.offsets,
-        tilt=tilts,
+    along_rows, along_columns = (-rotation[2, i] / rotation[2, p] * planes for i in (r, c))
+    # lab (y, x) = matrix @ (row, column) in the plane through the origin; rows and columns counted as indices
+    inverse = np.linalg.inv(rotation[np.ix_([1, 0], [r, c])])
+    first = inverse @ geometry.detector_start[t] - start[1:]
+    positions = _warp_positions(inverse, geometry.detector_start[t], start[1:])
+    (iy, wy), (ix, wx) = share_shifts(along_rows), round_shifts(along_columns)
+    row_taps = _deblurring_taps(along_rows, iy, wy, positions[0])
+    column_taps = _deblurring_taps(along_columns, ix, wx, positions[1])
+    ours = round(start[0] - whole_start[axis]) + np.arange(shape[0])  # this volume's planes among the whole one's
+    box = _sheared_box(iy[ours], ix[ours], (shape[1], shape[2]), inverse, first, geometry.detector_shape)
+    return TiltShear(
+        axis=axis,
+        box=box,
+        iy=iy[ours] - box[0],
+        wy=wy[ours],
+        ix=ix[ours] - box[1],
+        wx=wx[ours],
         row_taps=row_taps,
         column_taps=column_taps,
-        inverse=np.array(inverse),
-        origin=np.array(origin),
-        scale=np.array(scale),
+        inverse=inverse,
+        origin=first - box[:2],
+        scale=1.0 / abs(rotation[2, p]),
     )
-    return ShearPlan(layout, shears, warps)  # type: ignore[arg-type]
+
+
+def plan_shears(tilts: Sequence[TiltShear], volume_shape: tuple[int, int, int]) -> list[ShearPlan]:
+    """One plan for each principal axis that occurs.
+
+    Parameters
+    ----------
+    tilts : sequence of TiltShear
+    volume_shape : tuple of int
+        (nz, ny, nx).
+
+    Returns
+    -------
+    list of ShearPlan
+    """
+    nz, _, nx = volume_shape
+    strides = (nx, nz * nx, 1)  # of axes z, y, x in memory (y, z, x)
+    plans = []
+    for axis in sorted({tilt.axis for tilt in tilts}):
+        order = _AXES[axis]
+        layout = (*(strides[a] for a in order), *(volume_shape[a] for a in order))
+        chosen = [t for t, tilt in enumerate(tilts) if tilt.axis == axis]
+        ours = [tilts[t] for t in chosen]
+        shears = _gather(ours, volume_shape[order[2]])
+        warps = Warps(
+            boxes=shears.boxes,
+            offsets=shears.offsets,
+            tilt=np.array(chosen),
+            row_taps=np.array([tilt.row_taps for tilt in ours]),
+            column_taps=np.array([tilt.column_taps for tilt in ours]),
+            inverse=np.array([tilt.inverse for tilt in ours]),
+            origin=np.array([tilt.origin for tilt in ours]),
+            scale=np.array([tilt.scale for tilt in ours]),
+        )
+        plans.append(ShearPlan(layout, shears, warps))  # type: ignore[arg-type]
+    return plans
 
 
 def round_shifts(shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -225,10 +265,12 @@ def _spline_weights(f: np.ndarray) -> np.ndarray:
     return np.stack([0.5 * (0.5 - f) ** 2, 0.75 - f**2, 0.5 * (0.5 + f) ** 2], axis=1).astype(np.float32)
 
 
-def _gather(boxes: np.ndarray, shifts: Sequence[tuple[np.ndarray, ...]], n_columns: int) -> Shears:
-    """Sort the planes of every tilt by what they share: `shifts` holds iy, wy, ix, wx of the planes of each tilt."""
-    n_tilts, n_planes = len(shifts), len(shifts[0][0])
-    iy, wy, ix, wx = (np.concatenate(part) for part in zip(*shifts, strict=True))
+def _gather(tilts: Sequence[TiltShear], n_columns: int) -> Shears:
+    """Sort the planes of every tilt by what they share."""
+    n_tilts, n_planes = len(tilts), len(tilts[0].iy)
+    boxes = np.array([tilt.box for tilt in tilts], dtype=np.int64)
+    iy, ix = (np.concatenate([getattr(tilt, name) for tilt in tilts]) for name in ("iy", "ix"))
+    wy, wx = (np.concatenate([getattr(tilt, name) for tilt in tilts]) for name in ("wy", "wx"))
     tilt = np.repeat(np.arange(n_tilts), n_planes)
     plane = np.tile(np.arange(n_planes), n_tilts)
     order = np.lexsort([plane, wx[:, 2], wy[:, 2], iy, tilt])

@@ -8,7 +8,12 @@ import pytest
 from aetdist.geometry import ParallelGeometry, matrices_from_euler
 from aetdist.project._kernels import shear_forward
 from aetdist.project._warp_kernels import HALF_WIDTH
-from aetdist.project.shear import plan_shears, round_shifts, share_shifts
+from aetdist.project.shear import ShearPlan, plan_shears, round_shifts, share_shifts, shear_tilts
+
+
+def plans(geometry: ParallelGeometry) -> list[ShearPlan]:
+    """The plans of a geometry."""
+    return plan_shears(shear_tilts(geometry), geometry.volume_shape)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.02, 0.25, 0.577, -0.9, 1.0])
@@ -42,7 +47,7 @@ def test_shear_forward__is_the_plain_sum_over_planes(axis: int, detector: tuple[
     shape = (11, 13, 17)
     volume = np.random.default_rng(axis).random(shape, dtype=np.float32)
     geometry = ParallelGeometry.centred(matrices_from_euler(angles), shape, detector)
-    (plan,) = plan_shears(geometry)
+    (plan,) = plans(geometry)
     sheared = np.empty(plan.n_sheared, np.float32)
     memory = np.ascontiguousarray(volume.transpose(1, 0, 2)).reshape(-1)
     shear_forward(memory, plan.layout, plan.shears, (0, 2), sheared)
@@ -68,8 +73,8 @@ def test_shear_forward__is_the_plain_sum_over_planes(axis: int, detector: tuple[
 def test_plan_shears__rays_that_miss_the_detector_cost_nothing() -> None:
     """A narrow detector over a wide volume: the rows and columns summed are those that it sees."""
     shape = (16, 64, 400)
-    wide = plan_shears(ParallelGeometry.centred(matrices_from_euler([[0, 30, 0]]), shape, (64, 400)))[0].shears
-    narrow = plan_shears(ParallelGeometry.centred(matrices_from_euler([[0, 30, 0]]), shape, (8, 40)))[0].shears
+    wide = plans(ParallelGeometry.centred(matrices_from_euler([[0, 30, 0]]), shape, (64, 400)))[0].shears
+    narrow = plans(ParallelGeometry.centred(matrices_from_euler([[0, 30, 0]]), shape, (8, 40)))[0].shears
     assert narrow.boxes[0, 2] < 0.5 * wide.boxes[0, 2]
     summed = [int((s.group_last - s.group_first).sum()) for s in (wide, narrow)]
     assert summed[1] < 0.25 * summed[0]
