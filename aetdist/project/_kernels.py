@@ -13,7 +13,7 @@ from .._jit import njit
 from ._warp_kernels import HALF_WIDTH
 
 PAD = 32  # zeros on either side of a row: rows shifted by up to so much are summed in one pass
-_TILE = 32  # columns and planes that a transposing copy takes at a time
+_COLUMNS = 32  # that a transposing copy takes at a time: streams that are read or written together
 TOGETHER = 4  # rows that are summed in one pass
 _EDGE = 3  # columns kept on either side of a sheared row: the reach of a spline, and one to spare
 
@@ -51,37 +51,45 @@ def _add_spline(out, o, source, p, before, middle, after, n):
 
 
 @njit(fastmath=True)
+def _copy(out, o, source, p, n):
+    """out[o + i] = source[p + i] for i = 0..n - 1."""
+    first, a = np.uint64(o), np.uint64(p)
+    for i in range(np.uint64(n)):
+        out[first + i] = source[a + i]
+
+
+@njit(fastmath=True)
 def _load_row(volume, layout, row, planes):
-    """Copy one row of every plane into `planes` (planes + 1, columns + 2 PAD), whose margins stay 0."""
+    """Copy one row of every plane into flat `planes` (planes + 1, columns + 2 PAD), whose margins stay 0."""
     plane_stride, row_stride, column_stride, n_planes, _, n_columns = layout
-    start = row * row_stride
+    start, width = row * row_stride, n_columns + 2 * PAD
     if column_stride == 1:
         for k in range(n_planes):
-            for c in range(n_columns):
-                planes[k, PAD + c] = volume[start + k * plane_stride + c]
+            _copy(planes, k * width + PAD, volume, start + k * plane_stride, n_columns)
         return
-    for k0 in range(0, n_planes, _TILE):
-        for c0 in range(0, n_columns, _TILE):
-            for k in range(k0, min(k0 + _TILE, n_planes)):
-                for c in range(c0, min(c0 + _TILE, n_columns)):
-                    planes[k, PAD + c] = volume[start + k * plane_stride + c * column_stride]
+    for c0 in range(0, n_columns, _COLUMNS):
+        n = np.uint64(min(_COLUMNS, n_columns - c0))
+        for k in range(n_planes):
+            o, p = np.uint64(k * width + PAD + c0), np.uint64(start + k + c0 * column_stride)
+            for i in range(n):
+                planes[o + i] = volume[p + i * np.uint64(column_stride)]
 
 
 @njit(fastmath=True)
 def _store_row(planes, layout, row, volume):
-    """Add one row of every plane, (planes, columns), to the volume."""
+    """Add one row of every plane, flat (planes, columns), to the volume."""
     plane_stride, row_stride, column_stride, n_planes, _, n_columns = layout
     start = row * row_stride
     if column_stride == 1:
         for k in range(n_planes):
-            for c in range(n_columns):
-                volume[start + k * plane_stride + c] += planes[k, c]
+            _add_scaled(volume, start + k * plane_stride, planes, k * n_columns, np.float32(1), n_columns)
         return
-    for k0 in range(0, n_planes, _TILE):
-        for c0 in range(0, n_columns, _TILE):
-            for k in range(k0, min(k0 + _TILE, n_planes)):
-                for c in range(c0, min(c0 + _TILE, n_columns)):
-                    volume[start + k * plane_stride + c * column_stride] += planes[k, c]
+    for c0 in range(0, n_columns, _COLUMNS):
+        n = np.uint64(min(_COLUMNS, n_columns - c0))
+        for k in range(n_planes):
+            o, p = np.uint64(start + k + c0 * column_stride), np.uint64(k * n_columns + c0)
+            for i in range(n):
+                volume[o + i * np.uint64(column_stride)] += planes[p + i]
 
 
 @njit
@@ -155,8 +163,7 @@ def shear_forward(volume, layout, shears, tilts, sheared):
     for t in range(tilts[0], tilts[1]):
         widest = max(widest, boxes[t, 3])
         _clear(sheared, offsets[t] - HALF_WIDTH * boxes[t, 3], offsets[t] + (boxes[t, 2] + HALF_WIDTH) * boxes[t, 3])
-    planes = np.zeros((layout[3] + 1, n_columns + 2 * PAD), np.float32)  # the last one stays 0
-    flat = planes.reshape(-1)
+    planes = np.zeros((layout[3] + 1) * (n_columns + 2 * PAD), np.float32)  # the last one stays 0
     total, part = np.zeros(widest + 2 * _EDGE, np.float32), np.zeros(widest + 2 * _EDGE, np.float32)
     for y in range(n_rows):
         loaded = False
@@ -176,7 +183,7 @@ def shear_forward(volume, layout, shears, tilts, sheared):
                     for g in range(group_start[slot], group_start[slot + 1]):
                         start = group_first[g]
                         a, b, c, d = position[g, 0], position[g, 1], position[g, 2], position[g, 3]
-                        _add_four(part, _EDGE + start, flat, a, b, c, d, group_last[g] - start)
+                        _add_four(part, _EDGE + start, planes, a, b, c, d, group_last[g] - start)
                     start, end = max(0, lo - 1), min(n, hi + 1)
                     _add_spline(
                         total, _EDGE + start, part, _EDGE + start, wx[slot, 2], wx[slot, 1], wx[slot, 0], end - start
@@ -226,10 +233,9 @@ def shear_adjoint(sheared, layout, shears, rows, volume):
     first, last, position = shears.spread_first, shears.spread_last, shears.spread_position
     spread = np.zeros(shears.spread_size + n_columns, np.float32)  # zeros at its end, for want of a fourth tilt
     total = np.zeros(shears.boxes[:, 3].max() + 2 * _EDGE, np.float32)
-    planes = np.empty((n_planes, n_columns), np.float32)
-    flat = planes.reshape(-1)
+    planes = np.empty(n_planes * n_columns, np.float32)
     for y in range(rows[0], rows[1]):
-        planes[:] = 0
+        _clear(planes, 0, planes.size)
         touched = False
         for quartet in range(position.shape[0]):
             seen = False
@@ -243,6 +249,6 @@ def shear_adjoint(sheared, layout, shears, rows, volume):
                 if length > 0:
                     a, b = position[quartet, k, 0], position[quartet, k, 1]
                     c, d = position[quartet, k, 2], position[quartet, k, 3]
-                    _add_four(flat, k * n_columns + lo, spread, a, b, c, d, length)
+                    _add_four(planes, k * n_columns + lo, spread, a, b, c, d, length)
         if touched:
             _store_row(planes, layout, y, volume)
