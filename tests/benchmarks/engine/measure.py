@@ -64,15 +64,16 @@ def memory(which: str) -> float | None:
 
 
 class Memory:
-    """The peak of this process over what it held when this was made, in GB."""
+    """The peak of this process, and how far that is over what it held when this was made."""
 
     def __init__(self) -> None:
         self._begin = memory("VmRSS")
 
-    def peak(self) -> float | None:
-        """None where it is not known."""
+    def read(self) -> dict[str, float | None]:
+        """``memory_gb`` beyond the beginning and ``process_gb`` of all; None where they are not known."""
         peak = memory("VmHWM")
-        return None if peak is None or self._begin is None else peak - self._begin
+        beyond = None if peak is None or self._begin is None else peak - self._begin
+        return {"memory_gb": beyond, "process_gb": peak}
 
 
 class Copies:

@@ -27,7 +27,7 @@ from aetdist.io import Record, Store
 
 from . import cases
 from .measure import Copies
-from .parts import make_step
+from .parts import make_step, warm_up
 from .sizes import Sizes
 
 
@@ -65,9 +65,9 @@ def scan(sizes: Sizes) -> dict[str, Any]:
         for k in sizes.parallel:
             with ExitStack() as stack:
                 one, many = (stack.enter_context(_client(n)) for n in (1, k))
-                copies = stack.enter_context(Copies([(make_step, (geometry, images, "fista", 1))] * k))
+                copies = stack.enter_context(Copies([(make_step, (geometry, images, "fista", 1, 10))] * k))
                 for client in (one, many):
-                    _scan(path, client, sizes)  # every worker compiles or loads what it needs
+                    client.run(warm_up)
                 rounds = [
                     (_scan(path, one, sizes), _scan(path, many, sizes), copies.wall(0), copies.wall(*range(k)))
                     for _ in range(sizes.scan_rounds)

@@ -31,14 +31,20 @@ def make_solver(objective: Objective, name: str) -> Solver:
     return SOLVERS[name](objective, step)
 
 
-def make_step(geometry: ParallelGeometry, images: np.ndarray, name: str, threads: int = 1) -> Callable[[], Any]:
-    """One iteration of a solver; `name` "pair" is a forward and an adjoint projection alone."""
+def make_step(
+    geometry: ParallelGeometry, images: np.ndarray, name: str, threads: int = 1, times: int = 1
+) -> Callable[[], Any]:
+    """Some iterations of a solver; `name` "pair" is a forward and an adjoint projection alone."""
     projector = ParallelProjector(geometry, threads)
     if name == "pair":
         volume, back = empty_volume(geometry.volume_shape, 1.0), empty_volume(geometry.volume_shape)
         out = np.empty(projector.image_shape, np.float32)
-        return lambda: projector.adjoint(projector.forward(volume, out=out), out=back)
-    return make_solver(Objective(projector, images, np.ones(images.shape, bool)), name).step
+
+        def step() -> Any:
+            return projector.adjoint(projector.forward(volume, out=out), out=back)
+    else:
+        step = make_solver(Objective(projector, images, np.ones(images.shape, bool)), name).step
+    return lambda: [step() for _ in range(times)]
 
 
 # -- 64^3 x 41, single axis ----------------------------------------------------------------------------
@@ -50,8 +56,8 @@ def small(sizes: Sizes) -> dict[str, Any]:
     geometry = problem.geometry
     result: dict[str, Any] = {"shape": [*problem.truth.shape], "tilts": sizes.small_tilts}
     for name in OURS:
-        step = make_step(geometry, problem.images, name)
-        result[f"{name}_iteration"] = timed(lambda s=step: [s() for _ in range(10)], sizes.repeats, per=10)
+        steps = make_step(geometry, problem.images, name, times=10)
+        result[f"{name}_iteration"] = timed(steps, sizes.repeats, per=10)
     result["voxel_driven_pair"] = timed(lambda: voxel_pair(problem.truth, geometry), sizes.repeats)
     if installed("astra"):
         peer = AstraSlices(problem, "SIRT")
@@ -165,7 +171,7 @@ def large(sizes: Sizes) -> dict[str, Any]:
     return result
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Load or compile every kernel on a tiny problem."""
     problem = cases.noise_volume(16, 20)
     for name in OURS:
@@ -174,7 +180,7 @@ def _warm_up() -> None:
 
 def _solve_large(geometry: ParallelGeometry, images: np.ndarray, name: str, target: float, most: int) -> dict[str, Any]:
     """From images in memory to R <= target: iterations, seconds, and the peak of the memory beyond the images'."""
-    _warm_up()
+    warm_up()
     mask = np.ones(images.shape, bool)
     memory, watch = Memory(), Stopwatch()
     solver = make_solver(Objective(ParallelProjector(geometry), images, mask), name)
@@ -183,7 +189,7 @@ def _solve_large(geometry: ParallelGeometry, images: np.ndarray, name: str, targ
         r, iterations = float(np.nanmean(solver.step()[0])), iterations + 1
         if r <= target:
             r = float(np.nanmean(solver.r_factor()))  # ordered subsets: until here of what each subset met
-    return {"iterations": iterations, "r_factor": r, "memory_gb": memory.peak(), **watch.read()}
+    return {"iterations": iterations, "r_factor": r, **memory.read(), **watch.read()}
 
 
 # -- the measured film in one piece --------------------------------------------------------------------
@@ -203,7 +209,7 @@ def _solve_film(sizes: Sizes) -> dict[str, Any]:
     series = cases.simulated_film((40, 16), 9) if sizes.simulated else cases.measured_film()
     assert series is not None
     shape = sizes.film_shape or (921, 136, 151)
-    _warm_up()
+    warm_up()
     series["images"].load(), series["mask"].load()
     memory, watch = Memory(), Stopwatch()
     times: list[float] = []
@@ -213,7 +219,7 @@ def _solve_film(sizes: Sizes) -> dict[str, Any]:
         iterations=sizes.film_iterations,
         on_iteration=lambda *_: times.append(watch.read()["cpu_s"]),
     )
-    result = {"iterations": sizes.film_iterations, **watch.read(), "memory_gb": memory.peak()}
+    result = {"iterations": sizes.film_iterations, **watch.read(), **memory.read()}
     iteration = float(np.median(np.diff(times)))
     per_voxel = 1e9 * iteration / (np.prod(shape) * series.sizes["tilt"])
     result |= {
