@@ -50,15 +50,16 @@ def reconstruct_resire(
         Thickness of a film in Angstrom, instead of the shape: the volume then reaches as far as the
         rays that the detector sees. Without both: a cube as wide as the field (isolated objects).
     solver : {"fista", "published", "ordered_subsets", "sirt"}
-        Momentum with restart; the paper's descent; momentum with a step after each quarter of the
-        tilts, which needs about a third of the iterations; SIRT, for comparison.
+        Momentum with restart ("fista"); the paper's descent ("published"); momentum with a step after
+        each quarter of the tilts, which needs about a third of the iterations ("ordered_subsets");
+        "sirt", for comparison.
     iterations : int
         Number of iterations; at most so many where `stop` chooses. Noise is fitted after a few dozen
         accelerated ones.
     stop : {"fixed", "held_out_blocks", "held_out_tilts", "discrepancy"}
-        What chooses the number of iterations: `iterations` itself; how well blocks of 16 x 16 pixels, or
-        whole tilts, are predicted by a trial that does not see them; or the iteration whose residual is
-        as large as the noise.
+        What chooses the number of iterations: `iterations` itself ("fixed"); how well blocks of 16 x 16
+        pixels, or whole tilts, are predicted by a trial that does not see them ("held_out_blocks",
+        "held_out_tilts"); or that the residual is as small as the noise ("discrepancy").
     held_out : float
         Part of the measured pixels, or of the tilts, that the trial does not see.
     noise : float, optional
@@ -112,8 +113,10 @@ def reconstruct_resire(
     without them until its error on them has risen for a while; the volume is then reconstructed from all
     pixels, nothing being lost, with the number of iterations that predicted best. That costs somewhat more
     than twice the time and no memory. Blocks of pixels are held out rather than single ones, because
-    neighbours tell each other's noise. "discrepancy" (Morozov) costs nothing, but trusts the noise that it
-    is given or estimates [2]_: images that were smoothed before show less than they have.
+    neighbours tell each other's noise; tilts left out are harder to predict than what they tell, and stop
+    earlier where there is little noise. "discrepancy" (Morozov) costs nothing, but trusts the noise that it
+    is given or estimates [2]_ (images that were smoothed before show less than they have), and stops early:
+    the best volume explains some of the noise, too.
 
     References
     ----------
