@@ -62,8 +62,11 @@ def read_support(path: str, group: str, rows: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(support.transpose(1, 0, 2)).reshape(-1)
 
 
-def read_state(path: str, group: str | None, names: tuple[str, str], rows: tuple[int, int], shape: tuple) -> State:  # type: ignore[type-arg]
-    """A slab's iterate and extrapolated volume from a group; zeros without one."""
+def read_state(
+    path: str, source: tuple[str | None, str, str], rows: tuple[int, int], shape: tuple[int, int, int]
+) -> State:
+    """A slab's iterate and extrapolated volume from two variables of a group; zeros without a group."""
+    group, *names = source
     iterate = empty_volume(shape)
     if group is None:
         return iterate, iterate
@@ -77,9 +80,10 @@ def read_state(path: str, group: str | None, names: tuple[str, str], rows: tuple
 
 
 def write_state(
-    path: str, group: str, digest: str, rows: tuple[int, int], state: State, names: tuple[str, ...], at_iterate: bool
+    path: str, target: tuple[str, str], rows: tuple[int, int], state: State, names: tuple[str, ...], at_iterate: bool
 ) -> None:
-    """A slab into its chunks of a group, which must still be made as `digest` says; may be run again."""
+    """A slab into its chunks of a group, which must still be made as the digest says; may be run again."""
+    group, digest = target
     require_record(path, group, digest)
     volumes = (state[0], state[0] if at_iterate else state[1])
     for name, volume in zip(names, volumes, strict=False):

@@ -21,7 +21,7 @@ import xarray as xr
 import aetdist as aet
 from aetdist.errors import CapacityError, InputError, StoreError
 from aetdist.io import Record, Store
-from aetdist.reconstruct import resire, slabs
+from aetdist.reconstruct import resire, slab_workers, slabs
 from aetdist.reconstruct.slabs import reconstruct_slabs
 from aetdist.reconstruct.solvers import largest_eigenvalue
 
@@ -89,11 +89,13 @@ def test_reconstruct_slabs__is_the_volume_in_one_piece(series: Path, tmp_path: P
     assert summary["r_factor_mean"] == pytest.approx(float(np.mean(found["r_factor"][-1])))
 
 
-@pytest.mark.parametrize("options", [{"solver": "published"}, {"positivity": False, "tolerance": 0.2}])
+@pytest.mark.parametrize(
+    "options", [{"solver": "published"}, {"positivity": False, "tolerance": 0.2}, {"weights": list(range(9))}]
+)
 def test_reconstruct_slabs__takes_the_options_of_one_piece(
     series: Path, tmp_path: Path, client: Any, options: dict[str, Any]
 ) -> None:
-    """Published descent; no positivity, and an early end."""
+    """Published descent; no positivity, and an early end; tilts that weigh more than others."""
     found, _ = in_slabs(copy(series, tmp_path), slabs=3, **options)
     assert_same(found, in_one_piece(series, **options))
 
@@ -103,7 +105,7 @@ def test_reconstruct_slabs__restarts_as_in_one_piece(
 ) -> None:
     """A step that is too long makes the error rise, so that the momentum starts again; a checkpoint lies between."""
     for module in (slabs, resire):
-        monkeypatch.setattr(module, "largest_eigenvalue", lambda geometry, *rest: 0.6 * largest_eigenvalue(geometry))
+        monkeypatch.setattr(module, "largest_eigenvalue", lambda *given: 0.6 * largest_eigenvalue(*given))
     wanted = in_one_piece(series, iterations=8)
     assert (np.diff(np.nanmean(wanted["r_factor"], axis=1)) > 0).any()
     assert_same(in_slabs(copy(series, tmp_path), iterations=8)[0], wanted)
@@ -142,7 +144,8 @@ def test_reconstruct_slabs__does_not_depend_on_the_workers(
     by_two, summary = in_slabs(copy(series, tmp_path / "two"), slabs=3)
     assert summary["n_workers"] == 2
     one = dict(list(client.scheduler_info(n_workers=-1)["workers"].items())[:1])
-    monkeypatch.setattr(slabs, "worker_table", lambda client: one)
+    for module in (slabs, slab_workers):
+        monkeypatch.setattr(module, "worker_table", lambda client: one)
     by_one, summary = in_slabs(copy(series, tmp_path), slabs=3)
     assert summary["n_workers"] == 1
     np.testing.assert_array_equal(by_one["density"], by_two["density"])
@@ -260,14 +263,14 @@ def test_reconstruct_slabs__gives_up_when_workers_are_lost_again_and_again(
     series: Path, tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Says how far it came; the checkpoint stays."""
-    step, path = slabs._Workers.step, copy(series, tmp_path)
+    step, path = slabs._step, copy(series, tmp_path)
 
-    def lost_at_three(workers: Any) -> None:
-        if workers.progress.iteration == 3:
-            raise slabs._WorkerLost
-        step(workers)
+    def lost_at_three(workers: Any, problem: Any, progress: Any) -> Any:
+        if progress.iteration == 3:
+            raise slab_workers.WorkerLost
+        return step(workers, problem, progress)
 
-    monkeypatch.setattr(slabs._Workers, "step", lost_at_three)
+    monkeypatch.setattr(slabs, "_step", lost_at_three)
     with pytest.raises(CapacityError, match=r"lost 3 times after iteration 2 of 5.*--memory-limit"):
         in_slabs(path)
     assert checkpoints(path) == [2]
@@ -282,7 +285,7 @@ def test_reconstruct_slabs__goes_on_only_from_its_own_checkpoint(
 ) -> None:
     """Other settings start anew; another number of slabs goes on."""
     path = copy(series, tmp_path)
-    monkeypatch.setattr(slabs._Workers, "write_volume", lambda workers: 1 / 0)
+    monkeypatch.setattr(slabs._Problem, "write_volume", lambda *_: 1 / 0)
     for keywords in ({}, {"positivity": False}):
         with pytest.raises(ZeroDivisionError):
             in_slabs(path, **keywords)
@@ -311,6 +314,8 @@ def test_reconstruct_slabs__refuses_bad_options(series: Path, tmp_path: Path, cl
         ({"step": 1e3}, "diverge"),
         ({"support": "box", "shape": (28, 30, 16)}, "has the shape"),
         ({"start": "box"}, "no variable 'density'"),
+        ({"support": np.ones(SHAPE[::-1], bool)}, "name of its group"),
+        ({"weights": [1.0]}, "weights came"),
     ):
         with pytest.raises(InputError, match=message):
             in_slabs(path, **wrong)
@@ -339,7 +344,7 @@ def test_reconstruct_slabs__refuses_what_does_not_fit(
 ) -> None:
     """Says what is needed, what there is, and how many workers would do."""
     path = copy(series, tmp_path)
-    monkeypatch.setattr(slabs, "worker_memory", lambda client: 200_000)
+    monkeypatch.setattr(slabs, "worker_memory", lambda table: 200_000)
     with pytest.raises(CapacityError, match=r"GiB in each of 2 workers.*available; start \d+ workers"):
         in_slabs(path)
     assert not (path / "volume").exists()
