@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,9 +25,9 @@ def engine() -> Any:
     """The modules beside the command."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        from engine import cases, measure, peers, table
+        from engine import cases, measure, parallel, peers, sizes, table
 
-        yield SimpleNamespace(cases=cases, measure=measure, peers=peers, table=table)
+        yield SimpleNamespace(cases=cases, measure=measure, parallel=parallel, peers=peers, sizes=sizes, table=table)
     finally:
         sys.path.remove(str(BENCHMARKS))
 
@@ -60,13 +62,36 @@ def test_benchmark__measures_on_one_thread(figures: dict[str, Any], engine: Any)
 
 
 @pytest.mark.slow
-def test_benchmark__measures_the_film_threads_and_workers() -> None:
+def test_benchmark__measures_the_film_and_threads() -> None:
     """Seconds that are positive, and gains; nothing of them is held against a limit."""
-    figures = measured("film", "threads", "scan")
+    figures = measured("film", "threads")
     assert figures["film"]["cpu_s"] > 0 and figures["film"]["iterations"] == 2
-    for gains in (figures["threads"]["fista_2_threads"], figures["scan"]["2_workers"]):
-        assert gains["normalised"] > 0 and gains["copies_gain"] > 0
-    assert figures["scan"]["n_windows"] > 2
+    gains = figures["threads"]["fista_2_threads"]
+    assert gains["normalised"] > 0 and gains["copies_gain"] > 0
+
+
+@pytest.mark.slow
+def test_benchmark__measures_the_scan(engine: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every round scans again, on the workers; the same client stands for one worker and for two."""
+    asked = []
+
+    @contextmanager
+    def stand_in(n: int) -> Iterator[Any]:
+        asked.append(n)
+        yield client
+
+    monkeypatch.setattr(engine.parallel, "_client", stand_in)
+    figures = engine.parallel.scan(engine.sizes.TINY)
+    assert asked == [1, 2] and figures["n_windows"] > 2
+    gains = figures["2_workers"]
+    assert gains["normalised"] > 0 and gains["workers_cpu_s"] > 0
+
+
+def test_gains__are_normalised_by_what_copies_gain(engine: Any) -> None:
+    """One takes 4 s, two 2.5 s: 1.6; a copy alone 4 s, two at once 5 s: also 1.6, so nothing is lost."""
+    gains = engine.parallel._gains([(4.0, 2.5, 4.0, 5.0)] * 3, 2)
+    assert gains["gain"] == pytest.approx(1.6) and gains["copies_gain"] == pytest.approx(1.6)
+    assert gains["normalised"] == pytest.approx(2.0)
 
 
 def test_benchmark__prints_the_table(figures: dict[str, Any], engine: Any, tmp_path: Path) -> None:
