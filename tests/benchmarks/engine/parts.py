@@ -91,7 +91,11 @@ def race(problem: Problem, sizes: Sizes) -> dict[str, Any]:
     ours = {name: value for name, value in reached.items() if name in SOLVERS}
     peers = {name: value for name, value in reached.items() if name not in SOLVERS}
     for name, curve in curves.items():
-        result[name] = {"smallest_error": reached[name], **(_when(curve, sizes.error) or {"not_reached": True})}
+        result[name] = {
+            "smallest_error": reached[name],
+            "preparation_cpu_s": curve["preparation_cpu_s"],
+            **(_when(curve, sizes.error) or {"not_reached": True}),
+        }
     if peers:
         result["smallest_common_error"] = max(sizes.error, min(ours.values()), max(peers.values()))
         for name in peers:
@@ -99,14 +103,15 @@ def race(problem: Problem, sizes: Sizes) -> dict[str, Any]:
     return result
 
 
-def _curve(start: Callable[[], Any], truth: np.ndarray, most: int, sizes: Sizes) -> dict[str, list[float]]:
+def _curve(start: Callable[[], Any], truth: np.ndarray, most: int, sizes: Sizes) -> dict[str, Any]:
     """Error after every pass, and the CPU seconds until then, median over the repeats; until the target or `most`."""
     errors: list[float] = []
-    seconds = []
+    seconds, preparations = [], []
     for _ in range(1 + sizes.race_repeats):  # the first warms up and finds how many passes there are
         watch = Stopwatch()
         contestant = start()
-        spent, times = watch.read()["cpu_s"], []
+        preparations.append(watch.read()["cpu_s"])
+        spent, times = preparations[-1], []
         while len(times) < (len(errors) if seconds else most):
             watch = Stopwatch()
             contestant.step()
@@ -119,10 +124,11 @@ def _curve(start: Callable[[], Any], truth: np.ndarray, most: int, sizes: Sizes)
         if hasattr(contestant, "close"):
             contestant.close()
         seconds.append(times)
-    return {"error": errors, "cpu_s": np.median(seconds[1:], axis=0).tolist()}
+    preparation = float(np.median(preparations[1:]))
+    return {"error": errors, "cpu_s": np.median(seconds[1:], axis=0).tolist(), "preparation_cpu_s": preparation}
 
 
-def _when(curve: dict[str, list[float]], error: float) -> dict[str, float] | None:
+def _when(curve: dict[str, Any], error: float) -> dict[str, float] | None:
     """The first pass with at most this error."""
     for i, (e, seconds) in enumerate(zip(curve["error"], curve["cpu_s"], strict=True)):
         if e <= error:

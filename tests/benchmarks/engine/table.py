@@ -32,7 +32,7 @@ def _race(case: str) -> Callable[[dict[str, Any]], str]:
         race = figures["small"][case]
         default, best = (_times(race[f"time_ratio_astra_sart_relaxation_{r}"]) for r in ("1", "1.9"))
         where = "" if race["smallest_common_error"] <= 0.18 else f", at {race['smallest_common_error']:.3f}"
-        return f"{default} its default relaxation, {best} its best (1.9){where}; ours: {_fastest(race)}"
+        return f"{default} (SART's default relaxation), {best} (its best, 1.9){where}; ours: {_fastest(race)}"
 
     return row
 
