@@ -131,7 +131,7 @@ OVERWRITE = click.option("--overwrite", is_flag=True, default=None, help="Replac
 SEED = click.option("--seed", type=int, metavar="N", help="Seed of the random numbers.")
 SOLVER = click.option(
     "--solver",
-    type=click.Choice(["fista", "published", "ordered_subsets", "sirt"]),
+    type=click.Choice(["fista", "published", "ordered_subsets", "sart", "sirt"]),
     help="Momentum; the published descent; momentum with a step after each quarter of the tilts; or SIRT.",
 )
 STORE = click.argument("store", type=FOLDER)

@@ -238,15 +238,19 @@ def shear_adjoint(sheared, layout, shears, rows, volume):
         _clear(planes, 0, planes.size)
         touched = False
         for quartet in range(position.shape[0]):
-            seen = False
-            for t in range(quartet * TOGETHER, min((quartet + 1) * TOGETHER, n_tilts)):
+            seen, together = False, min(TOGETHER, n_tilts - quartet * TOGETHER)
+            for t in range(quartet * TOGETHER, quartet * TOGETHER + together):
                 seen |= _spread_tilt(sheared, shears, t, y, n_columns, total, spread)
             if not seen:
                 continue
             touched = True
             for k in range(n_planes):
                 lo, length = first[quartet, k], last[quartet, k] - first[quartet, k]
-                if length > 0:
+                if together == 1:
+                    _add_scaled(
+                        planes, k * n_columns + lo, spread, position[quartet, k, 0], np.float32(1), max(0, length)
+                    )
+                elif length > 0:
                     a, b = position[quartet, k, 0], position[quartet, k, 1]
                     c, d = position[quartet, k, 2], position[quartet, k, 3]
                     _add_four(planes, k * n_columns + lo, spread, a, b, c, d, length)

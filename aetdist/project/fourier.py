@@ -132,6 +132,10 @@ class FourierProjector:
         self._each(project, range(len(self._tilts)))
         return images
 
+    def select_tilts(self, tilts: slice | np.ndarray) -> FourierProjector:
+        """The projector of some of the tilts (a slice, or int (n,))."""
+        return FourierProjector(self.geometry.select_tilts(tilts), self.threads, self.oversampling)
+
     def adjoint(self, images: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The transpose: ``<A x, y> = <x, A^T y>`` to rounding.
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from ..errors import InputError
 from ..geometry import ParallelGeometry
 from ..project import empty_volume
 from . import _kernels as kernels
@@ -16,6 +17,9 @@ from . import _kernels as kernels
 _SUBSETS = 4  # stable with momentum on 41 to 55 tilts; eight diverged on some data
 _TILTS_PER_SUBSET = 5  # fewer tilts do not stand for all
 _WORTH_A_THREAD = 1 << 20  # elements: a pass over fewer is done before a thread has started
+
+
+NO_RAY = "No ray of the tilt series meets the volume; check the pixel coordinates, the angles and the shape."
 
 
 class Projector(Protocol):
@@ -33,6 +37,9 @@ class Projector(Protocol):
 
     def adjoint(self, images: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """A^T y; added to `out`."""
+
+    def select_tilts(self, tilts: slice, /) -> Projector:
+        """The projector of some of the tilts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +95,8 @@ class Solver:
 
     #: The longest step that is stable, times the largest eigenvalue of A^T W A.
     step_limit: ClassVar[float] = 1.0
+    #: Whether the step is relative: then 1 takes the place of that eigenvalue.
+    relative_step: ClassVar[bool] = False
 
     def __init__(self, objective: Objective, step_length: float, start: np.ndarray | None = None) -> None:
         self.objective, self.projector, self.step_length = objective, objective.projector, step_length
@@ -255,8 +264,7 @@ class OrderedSubsets(Solver):
         projector = self.projector
         self._parts = []
         for s in sorted(range(n), key=lambda s: int(f"{s:08b}"[::-1], 2)):
-            part = type(projector)(projector.geometry.select_tilts(slice(s, None, n)), projector.threads)  # type: ignore[call-arg]
-            self._parts.append((self._tilts[s::n], part))
+            self._parts.append((self._tilts[s::n], projector.select_tilts(slice(s, None, n))))
         self._factors = (self.step_length * n * self._weights).astype(np.float32)
         self._images = np.empty((-(-len(self._tilts) // n), *projector.image_shape[1:]), np.float32)
 
@@ -301,11 +309,13 @@ class Sirt(Solver):
     .. [1] J. Gregor and T. Benson, IEEE Trans. Med. Imaging 27, 918 (2008).
     """
 
+    relative_step: ClassVar[bool] = True
+
     def __init__(self, objective: Objective, step_length: float, start: np.ndarray | None = None) -> None:
         super().__init__(objective, step_length, start)
         projector = self.projector
         shape = projector.geometry.volume_shape
-        self._rows = np.float32(1.0) / np.maximum(projector.forward(empty_volume(shape, 1.0)), np.float32(1.0))
+        self._rows = inverse_rows(projector, 1.0)
         self._residual = (_flat(objective.mask) * self._weights[:, None]).astype(np.float32)
         self._residual = self._residual.reshape(projector.image_shape)
         if objective.held_out is not None:
@@ -326,6 +336,20 @@ class Sirt(Solver):
         self.projector.forward(self.volume, out=self._residual)
         self._compare(self._residual, self._residual)
         return self._judge()
+
+
+def inverse_rows(projector: Projector, least: float) -> np.ndarray:
+    """Inverse sums of the rows of A, taken as at least `least` voxels, (tilt, y, x) float32.
+
+    Raises
+    ------
+    InputError
+        If no ray meets the volume.
+    """
+    rows = projector.forward(empty_volume(projector.geometry.volume_shape, 1.0))
+    if not rows.any():
+        raise InputError(NO_RAY)
+    return np.float32(1.0) / np.maximum(rows, np.float32(least))
 
 
 def _next_momentum(time: float) -> tuple[float, float]:

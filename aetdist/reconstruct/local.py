@@ -8,7 +8,7 @@ from ..io import open_dataset
 from ..project import ParallelProjector
 from .film import COARSE, SERIES, start_volume
 from .resire import step_length
-from .solvers import Objective, largest_eigenvalue, solve
+from .solvers import Objective, eigenvalue_for, solve
 from .windows import ScanPlan, Window, window_geometry
 
 
@@ -26,7 +26,7 @@ def reconstruct_window(
     start : str
         Group to start from: the coarse film, or a stitched one.
     iterations : int
-    solver : {"fista", "published", "ordered_subsets", "sirt"}
+    solver : {"fista", "published", "ordered_subsets", "sart", "sirt"}
 
     Returns
     -------
@@ -48,7 +48,7 @@ def reconstruct_window(
         Objective(ParallelProjector(geometry), images[seen], mask[seen]),
         solver=solver,
         iterations=iterations,
-        step=step_length(solver, None, 1, largest_eigenvalue(geometry)),
+        step=step_length(solver, None, 1, eigenvalue_for(solver, geometry)),
         start=volume,
     )
     return solution.volume

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..project import make_projector
 from ..schema import VOLUME, with_units
 from .grid import Field, available_memory, require_finite, require_measured, require_memory, volume_grid
-from .solvers import SOLVERS, Objective, Solution, largest_eigenvalue, solve
+from .solvers import SOLVERS, Objective, Solution, eigenvalue_for, solve
 from .stopping import Stop
 
 
@@ -49,10 +49,10 @@ def reconstruct_resire(
     thickness : float, optional
         Thickness of a film in Angstrom, instead of the shape: the volume then reaches as far as the
         rays that the detector sees. Without both: a cube as wide as the field (isolated objects).
-    solver : {"fista", "published", "ordered_subsets", "sirt"}
+    solver : {"fista", "published", "ordered_subsets", "sart", "sirt"}
         Momentum with restart ("fista"); the paper's descent ("published"); momentum with a step after
-        each quarter of the tilts, which needs about a third of the iterations ("ordered_subsets");
-        "sirt", for comparison.
+        each quarter of the tilts, which needs about a third of the iterations ("ordered_subsets"); a
+        step after every tilt, for small volumes: a few passes, less noise ("sart"); "sirt", for comparison.
     iterations : int
         Number of iterations; at most so many where `stop` chooses. Noise is fitted after a few dozen
         accelerated ones.
@@ -69,8 +69,8 @@ def reconstruct_resire(
         Of the choice of what is held out.
     step : float, optional
         Delta of the paper's step Delta / (n N), n tilts and N voxels along z. By default the longest
-        that is stable: 1.9 / L ("published") or 1 / L, L the largest eigenvalue of A^T A. For "sirt" it
-        is relative, 1 by default.
+        that is stable: 1.9 / L ("published") or 1 / L, L the largest eigenvalue of A^T A. For "sirt"
+        and "sart" it is relative, 1 and 1.9 by default.
     positivity : bool
         Keep the volume at or above 0.
     support : array, shape (z, y, x), bool, optional
@@ -135,7 +135,7 @@ def reconstruct_resire(
     require_memory(grid, n_pixels, "use `aetdist scan` (windows), a smaller --shape, or bin the images.")
     geometry = field.geometry(first, grid)
     pair = make_projector(projector, geometry, kernel_threads(), available_memory())
-    length = step_length(solver, step, len(field.matrices) * grid[0], largest_eigenvalue(geometry, relative))
+    length = step_length(solver, step, len(field.matrices) * grid[0], eigenvalue_for(solver, geometry, relative))
     images, mask = measured(tilt_series)
     solution = solve(
         Objective(pair, images, mask, relative, positivity, support_array),
@@ -196,10 +196,10 @@ def step_length(solver: str, step: float | None, n_tilts_times_depth: int, eigen
     ------
     InputError
         If the step asked for would diverge (2 / L and beyond; 1 / L for the accelerated solver, with
-        the 4 percent that L is known to).
+        the few percent that L is known to).
     """
     limit = SOLVERS[solver].step_limit
-    if solver == "sirt":  # its step is relative
+    if SOLVERS[solver].relative_step:
         n_tilts_times_depth, eigenvalue = 1, 1.0
     if step is None:
         return limit / eigenvalue

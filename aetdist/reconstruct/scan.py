@@ -60,7 +60,7 @@ def reconstruct_scan(
     final_iterations : int
         Iterations over the whole film at the end, in one task; 0 keeps the memory of a worker bounded
         by the window.
-    solver : {"fista", "published", "ordered_subsets", "sirt"}
+    solver : {"fista", "published", "ordered_subsets", "sart", "sirt"}
         See `reconstruct_resire`.
 
     Returns

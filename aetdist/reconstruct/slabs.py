@@ -54,7 +54,7 @@ def reconstruct_slabs(
     slabs: int | str = "auto",
     checkpoint_every: int = 10,
     on_iteration: Callable[[int, float], None] | None = None,
-    client: Client | None = None,
+    client: Any = None,
 ) -> dict[str, Any]:
     """Computes: a volume by RESIRE over the workers of a cluster, each of which keeps a slab of it.
 
@@ -324,7 +324,7 @@ class _Problem:
 
     def write_volume(self, workers: SlabWorkers, progress: _Progress) -> None:
         """Write the iterate as the result."""
-        self._write(workers, progress, VOLUME_GROUP, ("density",), {})
+        self._write(workers, progress, VOLUME_GROUP, ("density",), {"stop": "fixed", "iterations": progress.iteration})
 
     def _write(
         self, workers: SlabWorkers, progress: _Progress, group: str, names: tuple[str, ...], attrs: dict[str, Any]
