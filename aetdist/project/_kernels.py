@@ -18,7 +18,7 @@ TOGETHER = 4  # rows that are summed in one pass
 _EDGE = 3  # columns kept on either side of a sheared row: the reach of a spline, and one to spare
 
 
-@njit(fastmath=True)
+@njit(fastmath=True, inline="always")
 def _add_four(out, o, source, p0, p1, p2, p3, n):
     """out[o + i] += source[p0 + i] + source[p1 + i] + source[p2 + i] + source[p3 + i] for i = 0..n - 1."""
     # positions are unsigned, and views avoided: both cost more than a short row
@@ -27,14 +27,14 @@ def _add_four(out, o, source, p0, p1, p2, p3, n):
         out[first + i] += (source[a + i] + source[b + i]) + (source[c + i] + source[d + i])
 
 
-@njit(fastmath=True)
+@njit(fastmath=True, inline="always")
 def _clear(row, start, stop):
     """row[start:stop] = 0."""
     for i in range(np.uint64(start), np.uint64(stop)):
         row[i] = 0
 
 
-@njit(fastmath=True)
+@njit(fastmath=True, inline="always")
 def _add_scaled(out, o, source, p, weight, n):
     """out[o + i] += weight * source[p + i] for i = 0..n - 1."""
     first, a = np.uint64(o), np.uint64(p)
@@ -42,7 +42,7 @@ def _add_scaled(out, o, source, p, weight, n):
         out[first + i] += weight * source[a + i]
 
 
-@njit(fastmath=True)
+@njit(fastmath=True, inline="always")
 def _add_spline(out, o, source, p, before, middle, after, n):
     """out[o + i] += before * source[p + i - 1] + middle * source[p + i] + after * source[p + i + 1]."""
     first, a, b, c = np.uint64(o), np.uint64(p - 1), np.uint64(p), np.uint64(p + 1)
