@@ -374,13 +374,13 @@ def _deblurring_taps(shift: np.ndarray, whole: np.ndarray, weights: np.ndarray, 
     product of the means of both nearest to 1 in the least-squares sense, weighted with the spectrum
     of a small atom, so that noise beyond the atoms' content is not blown up.
     """
-    w = np.linspace(0, np.pi, 33)[1:]
-    some = slice(None, None, len(shift) // 128 or 1)  # planes enough to stand for all
+    w = np.linspace(0, np.pi, 17)[1:]
+    some = slice(None, None, len(shift) // 64 or 1)  # planes enough to stand for all
     offset = (whole - shift)[some, None] * w
     even = weights[some, 1:2] + (weights[some, :1] + weights[some, 2:]) * np.cos(w)
     odd = (weights[some, 2:] - weights[some, :1]) * np.sin(w)
     shear = np.mean(np.cos(offset) * even - np.sin(offset) * odd, axis=0)
-    f = np.sort(positions % 1.0)[32::64, None]  # 16 fractions stand for all: quantiles
+    f = np.sort(positions % 1.0)[64::128, None]  # 8 fractions stand for all: quantiles
     spline = sum(weight * np.cos((j - f) * w) for j, weight in zip((-1, 0, 1, 2), _cubic_weights(f), strict=True))
     response = shear * np.mean(spline, axis=0)
     basis = 2.0 * (np.cos(np.outer(w, np.arange(1, HALF_WIDTH + 1))) - 1.0)
