@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .io import Store, read_atoms, write_xyz
     from .metrics import compare_atoms, normalised_rmse, r_factor
     from .projections import project_volume
-    from .reconstruct import reconstruct_resire, reconstruct_scan
+    from .reconstruct import reconstruct_resire, reconstruct_scan, reconstruct_slabs
     from .simulate import amorphous_film, nanoparticle, simulate_tilt_series
     from .tilt_series import import_tilt_series
     from .trace import trace_atoms
@@ -26,6 +26,7 @@ _HOMES = {
     "project_volume": "projections",
     "reconstruct_resire": "reconstruct",
     "reconstruct_scan": "reconstruct",
+    "reconstruct_slabs": "reconstruct",
     "trace_atoms": "trace",
     "compare_atoms": "metrics",
     "r_factor": "metrics",
@@ -47,6 +48,7 @@ __all__ = [
     "read_atoms",
     "reconstruct_resire",
     "reconstruct_scan",
+    "reconstruct_slabs",
     "simulate_tilt_series",
     "trace_atoms",
     "write_xyz",

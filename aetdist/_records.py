@@ -18,13 +18,15 @@ TILTS, VOLUME, ATOMS = "tilt_series/aligned", "volume", "atoms"
 #: What each stage reads and writes.
 READS = {"reconstruct": TILTS, "scan": TILTS, "trace": VOLUME}
 WRITES = {"import": TILTS, "reconstruct": VOLUME, "scan": VOLUME, "trace": ATOMS}
+#: Keywords that say how the work is cut up, which changes nothing but rounding.
+HOW = ("slabs", "checkpoint_every")
 #: What a reconstruction says in the attributes of its volume.
 STOPPING = ("stop", "iterations", "stop_reached", "noise")
 
 
 def stage_record(name: str, keywords: Mapping[str, Any], inputs: dict[str, str]) -> Record:
-    """Record of a stage with these keywords; functions among them (callbacks) do not count."""
-    parameters = {key: value for key, value in keywords.items() if not callable(value)}
+    """Record of a stage with these keywords; callbacks among them, and how the work is cut up, do not count."""
+    parameters = {key: value for key, value in keywords.items() if not callable(value) and key not in HOW}
     return Record(name, parameters, inputs, seed=parameters.get("seed"))
 
 

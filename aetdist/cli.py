@@ -113,6 +113,11 @@ def _numbers(_ctx: click.Context, _option: click.Parameter, text: str | None) ->
         raise click.BadParameter(f"{text!r} came; needed are numbers with commas between them.") from None
 
 
+def _number_or_word(_ctx: click.Context, _option: click.Parameter, text: str | None) -> int | str | None:
+    """Read a whole number, or leave a word as it is."""
+    return int(text) if text is not None and text.isdecimal() else text
+
+
 def _keywords(options: dict[str, Any]) -> dict[str, Any]:
     """`options` with what --set gave beside them."""
     more = options.pop("more", {})
@@ -193,6 +198,12 @@ def config() -> Summary:
     help="What chooses the number of iterations: itself, pixels or tilts held out of a trial, or the noise.",
 )
 @click.option("--projector", type=click.Choice(["shear", "fourier"]), help="In real space, or as Fourier slices.")
+@click.option(
+    "--slabs",
+    metavar="N|auto",
+    callback=_number_or_word,
+    help="Cut the volume along the tilt axis; every worker of the cluster keeps its slabs.",
+)
 @MORE
 def reconstruct(store: Path, **options: Any) -> Summary:
     """Reconstruct the whole field in one piece (RESIRE), here on all cores unless a cluster is asked for."""

@@ -35,22 +35,38 @@ class Table:
         Arguments of the function that the pipeline supplies.
     optional : bool
         Whether `default_config` shows the table commented out.
+    beside : str
+        Another function that the stage may call instead: what it takes beside is unset unless it is given.
     """
 
     function: str
     leading: Mapping[str, str]
     supplied: tuple[str, ...]
     optional: bool = False
+    beside: str = ""
 
-    def load(self) -> Callable[..., Any]:
-        """Import the function."""
-        module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(f".{module}", __package__), name)
+    def load(self) -> list[Callable[..., Any]]:
+        """Import the function, and the one beside it."""
+        names = [name.partition(":")[::2] for name in (self.function, self.beside) if name]
+        return [getattr(importlib.import_module(f".{module}", __package__), name) for module, name in names]
 
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """Keywords of the function that a user may set."""
-        found = inspect.signature(self.load()).parameters
+        """Keywords that a user may set."""
+        function, *others = self.load()
+        found = dict(inspect.signature(function).parameters)
+        for other in others:
+            found |= {
+                k: p.replace(default=None) for k, p in inspect.signature(other).parameters.items() if k not in found
+            }
         return {name: parameter for name, parameter in found.items() if name not in self.supplied}
+
+    def hints(self) -> dict[str, Any]:
+        """Types of the keywords."""
+        return {name: hint for function in reversed(self.load()) for name, hint in _hints(function).items()}
+
+    def docs(self) -> dict[str, str]:
+        """What the docstrings say about each keyword."""
+        return {name: text for function in reversed(self.load()) for name, text in parameter_docs(function).items()}
 
 
 #: The tables in the order of the experiment.
@@ -60,7 +76,12 @@ TABLES = {
         {"files": "Files of the tilt series, or one.", "output": "The store to make, such as run.zarr."},
         ("files",),
     ),
-    "reconstruct": Table("reconstruct:reconstruct_resire", {}, ("tilt_series",)),
+    "reconstruct": Table(
+        "reconstruct:reconstruct_resire",
+        {},
+        ("tilt_series", "store", "client"),
+        beside="reconstruct:reconstruct_slabs",
+    ),
     "scan": Table("reconstruct:reconstruct_scan", {}, ("store",), optional=True),
     "trace": Table("trace:trace_atoms", {}, ("volume",)),
     "export": Table("pipeline:export", {}, ("path",)),
@@ -148,7 +169,7 @@ def checked_keywords(name: str, keywords: Mapping[str, Any], *, where: str = "")
     """
     table = TABLES.get(name, _SIMULATE)
     parameters = table.parameters()
-    hints = _hints(table.load())
+    hints = table.hints()
     where = f"{where}: [{name}]" if where else name
     checked = {}
     for key, value in keywords.items():
@@ -164,6 +185,23 @@ def checked_keywords(name: str, keywords: Mapping[str, Any], *, where: str = "")
     return {key: checked.get(key, parameter.default) for key, parameter in parameters.items()}
 
 
+def accepted_keywords(name: str, keywords: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
+    """Those of the checked keywords of a stage that are set and that one of its functions takes.
+
+    Raises
+    ------
+    InputError
+        If one that it does not take differs from the default.
+    """
+    parameters, takes = TABLES[name].parameters(), inspect.signature(function).parameters
+    for key, value in keywords.items():
+        if key not in takes and value is not parameters[key].default and value != parameters[key].default:
+            raise InputError(
+                f"{name}: {key} = {value!r} came, which {function.__name__} does not take; leave {key} out."
+            )
+    return {key: value for key, value in keywords.items() if key in takes and value is not None}
+
+
 def default_config() -> str:
     """Write a complete experiment file: every keyword with its default, what it means and its unit."""
     lines = [
@@ -173,8 +211,7 @@ def default_config() -> str:
     for name, table in TABLES.items():
         mark = "# " if table.optional else ""
         lines += ["", f"{mark}[{name}]" + ("   # instead of [reconstruct]" if name == "scan" else "")]
-        function = table.load()
-        docs, hints = parameter_docs(function), _hints(function)
+        docs, hints = table.docs(), table.hints()
         for key, text in table.leading.items():
             lines += [f"# {text}", f"# {key} =   # needed"]
         for key, parameter in table.parameters().items():

@@ -31,7 +31,7 @@ from ._records import (
 )
 from ._usage import accounted, current_client
 from .errors import InputError
-from .experiment import checked_keywords, default_config, read_experiment
+from .experiment import accepted_keywords, checked_keywords, default_config, read_experiment
 from .io import (
     Record,
     Store,
@@ -73,8 +73,12 @@ def _import(store: Store, keywords: dict[str, Any], record: Record) -> None:
     store.write(TILTS, import_tilt_series(**keywords), record=record, chunks={"tilt": 1})
 
 
-def _reconstruct(store: Store, keywords: dict[str, Any], record: Record) -> None:
-    """The whole volume at once, in one task."""
+def _reconstruct(store: Store, keywords: dict[str, Any], record: Record) -> Summary | None:
+    """The whole volume at once, in one task, or in slabs that the workers keep."""
+    if keywords["slabs"] is not None:
+        from .reconstruct import reconstruct_slabs
+
+        return reconstruct_slabs(store, **accepted_keywords("reconstruct", keywords, reconstruct_slabs))
     path = str(store.path)
     client = current_client()
     volume = (
@@ -83,6 +87,7 @@ def _reconstruct(store: Store, keywords: dict[str, Any], record: Record) -> None
         else client.submit(_reconstruct_task, path, keywords, pure=False).result()
     )
     store.write(VOLUME, volume, record=record)
+    return None
 
 
 def _reconstruct_task(path: str, keywords: dict[str, Any]) -> xr.Dataset:
@@ -91,7 +96,8 @@ def _reconstruct_task(path: str, keywords: dict[str, Any]) -> xr.Dataset:
     def on_iteration(done: int, _: float) -> None:
         report(done, keywords["iterations"], "iterations")
 
-    return reconstruct_resire(open_dataset(path, TILTS).load(), **{**keywords, "on_iteration": on_iteration})
+    accepted = accepted_keywords("reconstruct", keywords, reconstruct_resire)
+    return reconstruct_resire(open_dataset(path, TILTS).load(), **{**accepted, "on_iteration": on_iteration})
 
 
 def _scan(store: Store, keywords: dict[str, Any], _: Record) -> Summary:
@@ -147,7 +153,9 @@ def import_series(
 
 
 def reconstruct(path: str | Path, **keywords: Any) -> Summary:
-    """Computes: the volume in one piece, by `aetdist.reconstruct.reconstruct_resire` and its keywords.
+    """Computes: the volume, by `aetdist.reconstruct.reconstruct_resire` and its keywords.
+
+    With `slabs` by `aetdist.reconstruct.reconstruct_slabs`, over the workers of the current client.
 
     Returns
     -------

@@ -13,10 +13,10 @@ from ..geometry import ParallelGeometry
 
 _LONGEST_CHUNK = 128  # voxels along an axis of a stored chunk
 _SLABS_PER_WORKER = 8  # thinner slabs need less scratch, but share more of their halo
-# Bytes per voxel: iterate, its last move and the support are kept; a step makes both anew, with a transposed copy.
-_KEPT_PER_VOXEL, _WORKING_PER_VOXEL = 9, 12
-# Bytes per pixel: images, mask, residual and its change are kept; residuals and partial projections are gathered,
-# sheared and filtered.
+# Bytes per voxel: iterate, extrapolated volume and support are kept; a step makes the volumes anew, or one of them and
+# a transposed copy; a fifth more than was measured.
+_KEPT_PER_VOXEL, _WORKING_PER_VOXEL = 9, 10
+# Bytes per pixel: images, mask, projections and residual are kept; those of a slab are gathered, sheared and filtered.
 _KEPT_PER_PIXEL, _WORKING_PER_PIXEL = 13, 28
 
 
