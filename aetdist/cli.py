@@ -134,9 +134,14 @@ MORE = click.option(
 )
 OVERWRITE = click.option("--overwrite", is_flag=True, default=None, help="Replace what is there.")
 SEED = click.option("--seed", type=int, metavar="N", help="Seed of the random numbers.")
+STOP = click.option(
+    "--stop",
+    type=click.Choice(["fixed", "held_out_blocks", "held_out_tilts", "discrepancy"]),
+    help="What chooses the number of iterations: itself, pixels or tilts held out of a trial, or the noise.",
+)
 SOLVER = click.option(
     "--solver",
-    type=click.Choice(["fista", "published", "ordered_subsets", "sart", "sirt"]),
+    type=click.Choice(["fista", "published", "ordered_subsets", "sirt", "sart"]),
     help="Momentum; the published descent; momentum with a step after each quarter of the tilts; or SIRT.",
 )
 STORE = click.argument("store", type=FOLDER)
@@ -192,11 +197,7 @@ def config() -> Summary:
 @click.option("--thickness", type=float, metavar="A", help="Thickness along z, instead of the shape.")
 @SOLVER
 @click.option("--iterations", type=int, metavar="N", help="Iterations; at most so many where --stop chooses.")
-@click.option(
-    "--stop",
-    type=click.Choice(["fixed", "held_out_blocks", "held_out_tilts", "discrepancy"]),
-    help="What chooses the number of iterations: itself, pixels or tilts held out of a trial, or the noise.",
-)
+@STOP
 @click.option("--projector", type=click.Choice(["shear", "fourier"]), help="In real space, or as Fourier slices.")
 @click.option(
     "--slabs",
@@ -218,7 +219,8 @@ def reconstruct(store: Path, **options: Any) -> Summary:
 @click.option("--overlap", type=int, required=True, metavar="N", help="Pixels that neighbouring windows share.")
 @click.option("--thickness", type=float, required=True, metavar="A", help="Thickness of the film.")
 @SOLVER
-@click.option("--iterations", type=int, metavar="N", help="Iterations of every window.")
+@click.option("--iterations", type=int, metavar="N", help="Iterations of every window; at most so many with --stop.")
+@STOP
 @click.option("--final-iterations", type=int, metavar="N", help="Iterations over the whole field at the end.")
 @MORE
 def scan(store: Path, **options: Any) -> Summary:

@@ -8,7 +8,8 @@ from ..io import open_dataset
 from ..project import ParallelProjector
 from .film import COARSE, SERIES, start_volume
 from .resire import step_length
-from .solvers import Objective, eigenvalue_for, solve
+from .solvers import Objective, Solution, eigenvalue_for, solve
+from .stopping import FIXED, Stop
 from .windows import ScanPlan, Window, window_geometry
 
 
@@ -32,26 +33,37 @@ def reconstruct_window(
     -------
     ndarray, shape ``window.shape`` (z, y, x), float32
     """
+    solution = solve_window(path, window, plan, start, iterations, solver, FIXED)
+    return _start(path, window, plan, start) if solution is None else solution.volume
+
+
+def solve_window(
+    path: str, window: Window, plan: ScanPlan, start: str, iterations: int, solver: str, stop: Stop
+) -> Solution | None:
+    """The same with a rule that chooses the number of iterations; None where nothing was measured."""
     geometry, corners = window_geometry(plan.field, window)
     images, mask = _read_crops(path, corners, window.crop_shape)
     seen = np.flatnonzero(mask.any(axis=(1, 2)))
-    density = open_dataset(path, start)["density"].variable
-    if start == COARSE:
-        volume = start_volume(density, plan.coarse, window.first, window.shape)
-    else:
-        box = tuple(slice(a - f, a - f + n) for a, f, n in zip(window.first, plan.first, window.shape, strict=True))
-        volume = density[box].values
     if seen.size == 0:
-        return volume
+        return None
     geometry = geometry.select_tilts(seen)
-    solution = solve(
+    return solve(
         Objective(ParallelProjector(geometry), images[seen], mask[seen]),
         solver=solver,
         iterations=iterations,
         step=step_length(solver, None, 1, eigenvalue_for(solver, geometry)),
-        start=volume,
+        start=_start(path, window, plan, start),
+        stop=stop,
     )
-    return solution.volume
+
+
+def _start(path: str, window: Window, plan: ScanPlan, group: str) -> np.ndarray:
+    """What a window starts from, ``window.shape`` (z, y, x) float32."""
+    density = open_dataset(path, group)["density"].variable
+    if group == COARSE:
+        return start_volume(density, plan.coarse, window.first, window.shape)
+    box = tuple(slice(a - f, a - f + n) for a, f, n in zip(window.first, plan.first, window.shape, strict=True))
+    return np.asarray(density[box].values)
 
 
 def _read_crops(path: str, corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,8 @@ from .local import reconstruct_window
 from .resire import check_solver, measured
 from .solvers import Objective, largest_eigenvalue, solve
 from .stitch import agreement, film_r_factor, stitch_chunk
+from .stopping import Stop
+from .trials import chosen_iterations
 from .windows import ScanPlan, Window, check_windows, plan_windows
 
 
@@ -36,6 +38,10 @@ def reconstruct_scan(
     coarse_iterations: int = 30,
     final_iterations: int = 0,
     solver: str = "fista",
+    stop: str = "fixed",
+    held_out: float = 0.1,
+    noise: float | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Computes: the volume of a film, window by window, on the current Dask client.
 
@@ -51,7 +57,7 @@ def reconstruct_scan(
         Range of heights in Angstrom that holds the film, centred on the origin of the rotation: its
         thickness plus its waviness.
     iterations : int
-        Iterations of every local volume, over all passes.
+        Iterations of every local volume, over all passes; at most so many where `stop` chooses.
     passes : int
         How often the windows are reconstructed and stitched: from the second pass on they start from
         the stitched film, so that each knows the atoms that its neighbours found around it.
@@ -62,14 +68,20 @@ def reconstruct_scan(
         by the window.
     solver : {"fista", "published", "ordered_subsets", "sart", "sirt"}
         See `reconstruct_resire`.
+    stop : {"fixed", "held_out_blocks", "held_out_tilts", "discrepancy"}
+        What chooses the number of iterations, as in `reconstruct_resire`: asked in three windows, the
+        median of its answers goes for all.
+    held_out, noise, seed
+        See `reconstruct_resire`.
 
     Returns
     -------
     dict
         ``r_factor_mean`` (eq. 4 of the film's reprojection over all measured pixels, mean over tilts),
         ``n_windows``, ``n_windows_computed`` (in all passes; the others were there from another run),
-        ``disagreement_l1`` and ``disagreement_correlation`` of overlapping windows where they are
-        blended, ``height_range`` and ``thickness_range`` (Angstrom).
+        ``stop`` and ``iterations`` (of every window, over all passes), ``disagreement_l1`` and
+        ``disagreement_correlation`` of overlapping windows where they are blended, ``height_range`` and
+        ``thickness_range`` (Angstrom).
 
     Raises
     ------
@@ -100,6 +112,7 @@ def reconstruct_scan(
         raise InputError(
             f"{passes} passes came for {iterations} iterations; needed is 1 pass or more, each of an iteration."
         )
+    rule = Stop(stop, held_out, seed, noise)
     series = store.read(SERIES)
     field = Field.of(series)
     size, _ = check_windows(window, overlap, field)
@@ -119,7 +132,9 @@ def reconstruct_scan(
         require_memory(w.shape, len(field.matrices) * size[0] * size[1], advice)
     if final_iterations:
         require_memory(shape, n_pixels, "leave out the iterations over the whole film (final_iterations = 0).")
-    settings = {"window": window, "overlap": overlap, "iterations": -(-iterations // passes), "solver": solver}
+    chosen = chosen_iterations(store, plan, rule, iterations, solver)
+    each = -(-chosen["iterations"] // passes)
+    settings = {"window": window, "overlap": overlap, "iterations": each, "solver": solver}
     inputs |= {COARSE: store.digest(COARSE)}
     computed, start = 0, COARSE
     for number in range(1, passes + 1):
@@ -139,6 +154,7 @@ def reconstruct_scan(
     }
     return {
         "r_factor_mean": float(np.nanmean(r_factor)),
+        **chosen,
         **agreed,
         **ranges,
         "n_windows": len(plan.windows),
@@ -263,9 +279,9 @@ def _window_task(
 
 
 def _stitch(store: Store, plan: ScanPlan, maps: xr.Dataset, windows: str, group: str) -> dict[str, Any]:
-    """Blend windows into a film, unless it is there; how well they agree. The volume itself stays unfinished."""
+    """Blend windows into a film, unless it is there; how well they agree. The volume is begun, not finished."""
     record = Record("scan", {}, {windows: store.digest(windows)})
-    if _holds(store, group, record):
+    if group != FILM and _holds(store, group, record):
         return dict(store.notes(group)["agreement"])
     store.begin(group, _film_template(plan, maps), record=record)
     items = [(columns, plan.touching(*columns)) for columns in plan.chunks()]

@@ -18,7 +18,7 @@ import aetdist as aet
 from aetdist import pipeline
 from aetdist.errors import CapacityError, InputError, StoreError
 from aetdist.io import BlockLedger, Record, Store, open_dataset, require_record
-from aetdist.reconstruct import grid, reconstruct_scan
+from aetdist.reconstruct import grid, reconstruct_scan, trials
 
 pytestmark = pytest.mark.integration
 
@@ -26,16 +26,20 @@ SCAN = {"window": (48, 40), "overlap": 22, "thickness": 22.0, "iterations": 12, 
 N_WINDOWS, PASSES = 6, 2
 
 
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def film_series(path: Path, dose: float) -> Path:
     """A store with the tilt series of a film that is larger than the field."""
     atoms = aet.amorphous_film((64.0, 44.0), 14.0, species=("Ta",), waviness=2.0, wavelength=60.0, seed=7)
     angles = np.array([[0.2, t, -0.1] for t in np.linspace(-60, 60, 21)])
-    tilts = aet.simulate_tilt_series(atoms, angles, pixel_size=0.5, field=(96, 56), dose=2e5, seed=8)
-    path = tmp_path_factory.mktemp("scan") / "series.zarr"
+    tilts = aet.simulate_tilt_series(atoms, angles, pixel_size=0.5, field=(96, 56), dose=dose, seed=8)
     with Store.create(path) as store:
         store.write("tilt_series/aligned", tilts, record=Record("simulate", {"seed": 8}), chunks={"tilt": 1})
     return path
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One series for all tests."""
+    return film_series(tmp_path_factory.mktemp("scan") / "series.zarr", dose=2e5)
 
 
 def copy(series: Path, folder: Path) -> Path:
@@ -237,6 +241,25 @@ def test_reconstruct_scan__survives_the_kill_of_everything(
     np.testing.assert_array_equal(density(path), density(scanned[0]))
 
 
+def test_reconstruct_scan__a_rule_chooses_the_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noisy images: asked in three windows, once; the film is that of so many iterations, to the bit."""
+    path = film_series(tmp_path / "series.zarr", dose=2e3)
+    fixed = copy(path, tmp_path)
+    options = {**SCAN, "solver": "ordered_subsets", "passes": 1}
+    asked = {**options, "iterations": 30, "stop": "held_out_blocks"}
+    with Store.open(path, "a") as store:
+        summary = reconstruct_scan(store, **asked)
+    counts = summary["trial_iterations"]
+    assert len(counts) == 3 and sorted(counts)[1] == summary["iterations"] < 20
+    monkeypatch.setattr(trials, "run_tasks", None)  # kept: not asked again
+    with Store.open(path, "a") as store:
+        again = reconstruct_scan(store, **asked)
+    assert again["iterations"] == summary["iterations"] and again["n_windows_computed"] == 0
+    with Store.open(fixed, "a") as store:
+        reconstruct_scan(store, **{**options, "iterations": summary["iterations"]})
+    np.testing.assert_array_equal(density(path), density(fixed))
+
+
 def test_reconstruct_scan__refuses_bad_options(series: Path, tmp_path: Path) -> None:
     """Before anything is written."""
     with Store.open(copy(series, tmp_path), "a") as store:
@@ -248,6 +271,8 @@ def test_reconstruct_scan__refuses_bad_options(series: Path, tmp_path: Path) -> 
             ({"iterations": 0}, "at least 1"),
             ({"solver": "magic"}, "fista"),
             ({"final_iterations": -1}, "0 or more"),
+            ({"stop": "soon"}, "held_out_blocks"),
+            ({"noise": 1.0}, "discrepancy"),
         ):
             with pytest.raises(InputError, match=message):
                 reconstruct_scan(store, **{**SCAN, **wrong})
