@@ -67,16 +67,14 @@ def read_state(
 ) -> State:
     """A slab's iterate and extrapolated volume from two variables of a group; zeros without a group."""
     group, *names = source
-    iterate = empty_volume(shape)
     if group is None:
+        iterate = empty_volume(shape)
         return iterate, iterate
     stored = open_dataset(path, group)
-    iterate[...] = stored[names[0]][:, slice(*rows)].values
-    if names[1] == names[0]:
-        return iterate, iterate
-    ahead = empty_volume(shape)
-    ahead[...] = stored[names[1]][:, slice(*rows)].values
-    return iterate, ahead
+    volumes = [
+        _copy(stored[name][:, slice(*rows)].values.astype(np.float32, copy=False)) for name in dict.fromkeys(names)
+    ]
+    return volumes[0], volumes[-1]
 
 
 def write_state(
@@ -93,8 +91,6 @@ def write_state(
 
 def project(projector: ParallelProjector, state: State, which: int) -> np.ndarray:
     """Projections of the iterate (0) or the extrapolated volume (1) of a slab on the rows it reaches."""
-    if not state[which].any():
-        return np.zeros(projector.image_shape, np.float32)
     projector.threads = kernel_threads()
     return projector.forward(state[which])
 
@@ -184,13 +180,16 @@ def advance(
     residual = np.zeros(projector.image_shape, np.float32)
     for low, high, part in pieces:
         residual[:, low:high] = part
-    ahead = empty_volume(state[0].shape)  # type: ignore[arg-type]
-    ahead[...] = state[0] if at_iterate else state[1]
+    ahead = _copy(state[0] if at_iterate else state[1])
     projector.threads = kernel_threads()
     projector.adjoint(residual, out=ahead)
-    iterate = empty_volume(ahead.shape)  # type: ignore[arg-type]
-    iterate[...] = state[0]
+    iterate = _copy(state[0])
     flat = [volume.transpose(1, 0, 2).reshape(-1) for volume in (iterate, ahead)]
     bounds = np.empty(0, bool) if support is None else support
     kernels.advance(*flat, bounds, positivity, np.float32(momentum), 0, flat[0].size)
     return iterate, iterate if momentum == 0 else ahead
+
+
+def _copy(volume: np.ndarray) -> np.ndarray:
+    """A copy whose memory is in the order (y, z, x), which the kernels want."""
+    return np.array(volume.transpose(1, 0, 2), order="C").transpose(1, 0, 2)

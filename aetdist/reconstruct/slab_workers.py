@@ -106,7 +106,8 @@ class SlabWorkers:
         rows = [slab.rows for slab in self.slabs]
         self._states = self._each(tasks.read_state, self.path, (group, *names), rows, shapes)
         self._at_iterate = False
-        self._held = self._each(tasks.hold, self._measured, self.factors, self._projections(1))
+        ahead: list[Any] = [[] for _ in self._numbers] if group is None else self._projections(1)
+        self._held = self._each(tasks.hold, self._measured, self.factors, ahead)
         if names[0] != names[1]:
             here = self._each(tasks.hold, self._measured, self.factors, self._projections(0))
             self._held = self._each(tasks.join, here, self._held)

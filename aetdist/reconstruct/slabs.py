@@ -23,7 +23,7 @@ from .film import SERIES
 from .grid import Field, volume_grid
 from .resire import check_solver, step_length, tilt_weights
 from .slab_workers import SlabWorkers, WorkerLost, worker_table
-from .solvers import largest_eigenvalue
+from .solvers import eigenvalue_for
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -116,6 +116,8 @@ def reconstruct_slabs(
     relative = tilt_weights(weights, geometry.n_tilts)
     _plan(client, geometry, slabs)  # refuses before anything is computed
     _check_on_grid(store, support, "support", grid)
+    if support is not None and not bool(store.read(support)["support"].any()):
+        raise InputError("The support is empty: no voxel may differ from 0; give a support with at least one True.")
     _check_on_grid(store, start, "density", grid)
     settings = {
         "first": first, "shape": grid, "solver": solver, "step": step, "positivity": positivity,
@@ -125,7 +127,7 @@ def reconstruct_slabs(
     problem = _Problem(store, geometry, measured.pixel_size, settings, inputs)
     begin = problem.latest(iterations)
     if begin is None:
-        eigenvalue = largest_eigenvalue(geometry, relative)
+        eigenvalue = eigenvalue_for(solver, geometry, relative)
         begin = _Progress(step_length(solver, step, geometry.n_tilts * grid[0], eigenvalue))
     computed, attempts, reached = 0, 0, -1
     while True:

@@ -24,7 +24,7 @@ from aetdist import cli, pipeline
 from aetdist.blocks.slabs import bytes_per_worker, cut_slabs
 from aetdist.errors import CapacityError, InputError, StoreError
 from aetdist.io import Record, Store
-from aetdist.reconstruct import resire, slab_workers, slabs
+from aetdist.reconstruct import slab_workers, slabs, solvers
 from aetdist.reconstruct.grid import Field, volume_grid
 from aetdist.reconstruct.slabs import reconstruct_slabs
 from aetdist.reconstruct.solvers import largest_eigenvalue
@@ -108,8 +108,7 @@ def test_reconstruct_slabs__restarts_as_in_one_piece(
     series: Path, tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step that is too long makes the error rise, so that the momentum starts again; a checkpoint lies between."""
-    for module in (slabs, resire):
-        monkeypatch.setattr(module, "largest_eigenvalue", lambda *given: 0.6 * largest_eigenvalue(*given))
+    monkeypatch.setattr(solvers, "largest_eigenvalue", lambda *given: 0.6 * largest_eigenvalue(*given))
     wanted = in_one_piece(series, iterations=8)
     assert (np.diff(np.nanmean(wanted["r_factor"], axis=1)) > 0).any()
     assert_same(in_slabs(copy(series, tmp_path), iterations=8)[0], wanted)
@@ -338,8 +337,14 @@ def test_reconstruct_slabs__refuses_bad_options(series: Path, tmp_path: Path, cl
     ):
         with pytest.raises(InputError, match=message):
             in_slabs(path, **wrong)
+    with Store.open(path, "a") as store:
+        empty = store.read("box").load() & False
+        store.write("empty", empty, record=Record("empty"))
+    with pytest.raises(InputError, match="support is empty"):
+        in_slabs(path, support="empty")
     with pytest.raises(StoreError, match="nowhere"):
         in_slabs(path, support="nowhere")
+    shutil.rmtree(path / "empty")
     assert sorted(p.name for p in path.iterdir()) == sorted(p.name for p in series.iterdir())
 
 
