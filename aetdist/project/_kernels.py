@@ -12,7 +12,7 @@ import numpy as np
 from .._jit import njit
 from ._warp_kernels import HALF_WIDTH
 
-PAD = 32  # zeros on either side of a row: rows shifted by up to so much are summed in one pass
+PAD = 16  # zeros on either side of a row: rows shifted by up to so much are summed in one pass
 _COLUMNS = 32  # that a transposing copy takes at a time: streams that are read or written together
 TOGETHER = 4  # rows that are summed in one pass
 _EDGE = 3  # columns kept on either side of a sheared row: the reach of a spline, and one to spare
