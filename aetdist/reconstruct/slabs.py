@@ -75,7 +75,8 @@ def reconstruct_slabs(
         Cut the volume along y, the tilt axis, into so many slabs, which the workers keep. "auto": one for
         each worker, or more where that saves enough scratch memory to fit.
     checkpoint_every : int
-        Iterations in slabs between two checkpoints in the store, which are the most that a kill can lose.
+        Iterations in slabs from one checkpoint in the store to the next (10 if nothing is said): the most that a
+        kill can lose.
     client : distributed.Client, optional
         The current one by default.
 
@@ -83,7 +84,7 @@ def reconstruct_slabs(
     -------
     dict
         ``r_factor_mean`` (eq. 4 over measured pixels, mean over tilts), ``n_slabs``, ``n_workers``,
-        ``n_iterations`` that made the volume, ``n_iterations_computed`` by this call, those repeated after
+        ``iterations`` that made the volume, ``n_iterations_computed`` by this call, those repeated after
         the loss of a worker included.
 
     Raises
@@ -157,7 +158,7 @@ def reconstruct_slabs(
         "r_factor_mean": progress.mean_r,
         "n_slabs": len(plan.slabs),
         "n_workers": plan.n_workers,
-        "n_iterations": progress.iteration,
+        "iterations": progress.iteration,
         "n_iterations_computed": computed,
     }
 

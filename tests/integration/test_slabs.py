@@ -97,7 +97,7 @@ def test_reconstruct_slabs__is_the_volume_in_one_piece(
     found, summary = in_slabs(copy(series, tmp_path), slabs=n_slabs)
     assert_same(found, whole)
     assert summary["n_slabs"] == n_slabs and summary["n_workers"] == min(2, n_slabs)
-    assert summary["n_iterations"] == summary["n_iterations_computed"] == ITERATIONS
+    assert summary["iterations"] == summary["n_iterations_computed"] == ITERATIONS
     assert summary["r_factor_mean"] == pytest.approx(float(np.mean(found["r_factor"][-1])))
 
 
@@ -385,7 +385,7 @@ def test_reconstruct__in_slabs_by_the_pipeline(series: Path, whole: xr.Dataset, 
     path = copy(series, tmp_path)
     keywords = {"shape": SHAPE, "iterations": ITERATIONS}
     summary = pipeline.reconstruct(path, **keywords, slabs=2, checkpoint_every=EVERY)
-    assert (summary["state"], summary["n_slabs"], summary["n_iterations"]) == ("computed", 2, ITERATIONS)
+    assert (summary["state"], summary["n_slabs"], summary["iterations"]) == ("computed", 2, ITERATIONS)
     assert pipeline.reconstruct(path, **keywords, slabs="auto")["state"] == "current"
     assert pipeline.reconstruct(path, **keywords)["state"] == "current"
     with Store.open(path) as store:
