@@ -28,6 +28,22 @@ def _add_four(out, o, source, p0, p1, p2, p3, n):
 
 
 @njit(fastmath=True, inline="always")
+def _set_four(out, o, source, p0, p1, p2, p3, n):
+    """The same with = in place of +=."""
+    first, a, b, c, d = np.uint64(o), np.uint64(p0), np.uint64(p1), np.uint64(p2), np.uint64(p3)
+    for i in range(np.uint64(n)):
+        out[first + i] = (source[a + i] + source[b + i]) + (source[c + i] + source[d + i])
+
+
+@njit(fastmath=True, inline="always")
+def _set_two(out, o, source, p0, p1, n):
+    """out[o + i] = source[p0 + i] + source[p1 + i] for i = 0..n - 1."""
+    first, a, b = np.uint64(o), np.uint64(p0), np.uint64(p1)
+    for i in range(np.uint64(n)):
+        out[first + i] = source[a + i] + source[b + i]
+
+
+@njit(fastmath=True, inline="always")
 def _clear(row, start, stop):
     """row[start:stop] = 0."""
     for i in range(np.uint64(start), np.uint64(stop)):
@@ -48,6 +64,14 @@ def _add_spline(out, o, source, p, before, middle, after, n):
     first, a, b, c = np.uint64(o), np.uint64(p - 1), np.uint64(p), np.uint64(p + 1)
     for i in range(np.uint64(n)):
         out[first + i] += before * source[a + i] + middle * source[b + i] + after * source[c + i]
+
+
+@njit(fastmath=True, inline="always")
+def _set_spline(out, o, source, p, before, middle, after, n):
+    """The same with = in place of +=."""
+    first, a, b, c = np.uint64(o), np.uint64(p - 1), np.uint64(p), np.uint64(p + 1)
+    for i in range(np.uint64(n)):
+        out[first + i] = before * source[a + i] + middle * source[b + i] + after * source[c + i]
 
 
 @njit(fastmath=True)
@@ -164,6 +188,7 @@ def shear_forward(volume, layout, shears, tilts, sheared):
         widest = max(widest, boxes[t, 3])
         _clear(sheared, offsets[t] - HALF_WIDTH * boxes[t, 3], offsets[t] + (boxes[t, 2] + HALF_WIDTH) * boxes[t, 3])
     planes = np.zeros((layout[3] + 1) * (n_columns + 2 * PAD), np.float32)  # the last one stays 0
+    zeros = layout[3] * (n_columns + 2 * PAD)
     total, part = np.zeros(widest + 2 * _EDGE, np.float32), np.zeros(widest + 2 * _EDGE, np.float32)
     for y in range(n_rows):
         loaded = False
@@ -179,8 +204,18 @@ def shear_forward(volume, layout, shears, tilts, sheared):
                 _clear(total, 0, n + 2 * _EDGE)
                 for slot in range(slot_start[run], slot_start[run + 1]):
                     lo, hi = first[slot], last[slot]
-                    _clear(part, _EDGE + lo - 2, _EDGE + hi + 2)
-                    for g in range(group_start[slot], group_start[slot + 1]):
+                    g = group_start[slot]
+                    if g == group_start[slot + 1]:
+                        continue
+                    start, end = group_first[g], group_last[g]
+                    _clear(part, _EDGE + lo - 2, _EDGE + start)
+                    if position[g, 2] == zeros:
+                        _set_two(part, _EDGE + start, planes, position[g, 0], position[g, 1], end - start)
+                    else:
+                        a, b, c, d = position[g, 0], position[g, 1], position[g, 2], position[g, 3]
+                        _set_four(part, _EDGE + start, planes, a, b, c, d, end - start)
+                    _clear(part, _EDGE + end, _EDGE + hi + 2)
+                    for g in range(group_start[slot] + 1, group_start[slot + 1]):
                         start = group_first[g]
                         a, b, c, d = position[g, 0], position[g, 1], position[g, 2], position[g, 3]
                         _add_four(part, _EDGE + start, planes, a, b, c, d, group_last[g] - start)
@@ -210,8 +245,9 @@ def _spread_tilt(sheared, shears, t, y, n_columns, total, spread):
                 seen = True
         for slot in range(slot_start[run], slot_start[run + 1]):
             lo, hi, o = first[slot], last[slot], start[slot] - least[slot]
-            _clear(spread, start[slot], o + most[slot] + n_columns)
-            _add_spline(spread, o + lo, total, _EDGE + lo, wx[slot, 0], wx[slot, 1], wx[slot, 2], hi - lo)
+            _clear(spread, start[slot], o + lo)
+            _set_spline(spread, o + lo, total, _EDGE + lo, wx[slot, 0], wx[slot, 1], wx[slot, 2], hi - lo)
+            _clear(spread, o + hi, o + most[slot] + n_columns)
     return seen
 
 
