@@ -226,7 +226,7 @@ class Fista(Solver):
 
     def step(self) -> tuple[np.ndarray, float]:
         """One iteration; see `Solver.step`."""
-        self._time, momentum = _next_momentum(self._time)
+        self._time, momentum = next_momentum(self._time)
         self.projector.adjoint(self._residual, out=self._ahead)
         self._advance(self._ahead, momentum)
         self.projector.forward(self.volume, out=self._residual)
@@ -234,7 +234,7 @@ class Fista(Solver):
         self._projected, self._residual = self._residual, self._projected
         r, error = self._judge()
         if error > self._last_error:  # go on from the iterate, without momentum
-            self._time, _ = _next_momentum(1.0)
+            self._time, _ = next_momentum(1.0)
             self._ahead[...] = self.volume
             self._compare(self._projected, self._residual)
         self._last_error = error
@@ -274,7 +274,7 @@ class OrderedSubsets(Solver):
             calculated = part.forward(self._ahead, out=self._images[: len(tilts)])
             self._compare(calculated, calculated, tilts)
             part.adjoint(calculated, out=self._ahead)
-            self._time, momentum = _next_momentum(self._time)
+            self._time, momentum = next_momentum(self._time)
             self._advance(self._ahead, momentum)
         r, error = self._judge()
         self._rises = self._rises + 1 if error > self._last_error else 0
@@ -352,7 +352,7 @@ def inverse_rows(projector: Projector, least: float) -> np.ndarray:
     return np.float32(1.0) / np.maximum(rows, np.float32(least))
 
 
-def _next_momentum(time: float) -> tuple[float, float]:
+def next_momentum(time: float) -> tuple[float, float]:
     """t_{k+1} and (t_k - 1) / t_{k+1}."""
     following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * time**2))
     return following, (time - 1.0) / following

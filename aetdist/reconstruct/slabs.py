@@ -18,7 +18,7 @@ from ..geometry import ParallelGeometry
 from ..io import Record, Store
 from ..progress import report
 from ..schema import VOLUME, with_units
-from .descent import _next_momentum as next_momentum
+from .descent import next_momentum
 from .film import SERIES
 from .grid import Field, volume_grid
 from .resire import check_solver, step_length, tilt_weights
