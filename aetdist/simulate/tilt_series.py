@@ -93,20 +93,20 @@ def simulate_tilt_series(
     if len(angles) == 0:
         raise InputError("There are no tilt angles; give at least one.")
     matrices = matrices_from_euler(angles)
-    _check_noise(dose, efficiency, read_noise)
-    types = _types(atoms)
+    check_noise(dose, efficiency, read_noise)
+    types = types_of(atoms)
     positions, peaks, sigmas = checked_atoms(
-        atoms["position"].values, _heights(atoms, types, heights), _per_type("sigma", sigma, types)
+        atoms["position"].values, heights_of(atoms, types, heights), per_type("sigma", sigma, types)
     )
     center = np.asarray(field_center, dtype=np.float64)
     if center.shape != (2,) or not np.isfinite(center).all():
         raise InputError(f"field_center came as {field_center!r}; needed are lab x and y in Angstrom.")
     if field is None:
-        field = _field_of_everything(positions, sigmas, matrices, center, pixel_size)
-    nx, ny = _checked_field(field)
+        field = field_of_everything(positions, sigmas, matrices, center, pixel_size)
+    nx, ny = checked_field(field)
     x, y = centred_coordinates(nx, pixel_size) + center[0], centred_coordinates(ny, pixel_size) + center[1]
 
-    reference = _average_intensity(positions, peaks, sigmas, pixel_size)
+    reference = average_intensity(positions, peaks, sigmas, pixel_size)
     counts_per_intensity = 0.0
     if dose is not None:
         if reference <= 0:
@@ -190,7 +190,7 @@ def _tilt_images(
     return images.astype(np.float32)
 
 
-def _types(atoms: xr.Dataset) -> np.ndarray:
+def types_of(atoms: xr.Dataset) -> np.ndarray:
     """Type of every atom, 1..k; 1 for all where none is given."""
     if "type" not in atoms:
         return np.ones(atoms.sizes["atom"], dtype=np.int64)
@@ -200,7 +200,7 @@ def _types(atoms: xr.Dataset) -> np.ndarray:
     return types
 
 
-def _per_type(name: str, value: float | Sequence[float], types: np.ndarray) -> np.ndarray:
+def per_type(name: str, value: float | Sequence[float], types: np.ndarray) -> np.ndarray:
     """One number for every atom from one for all or one for each type."""
     array = np.asarray(value, dtype=np.float64)
     if array.ndim == 0:
@@ -213,10 +213,10 @@ def _per_type(name: str, value: float | Sequence[float], types: np.ndarray) -> n
     return array[types - 1]
 
 
-def _heights(atoms: xr.Dataset, types: np.ndarray, heights: float | Sequence[float] | None) -> np.ndarray:
+def heights_of(atoms: xr.Dataset, types: np.ndarray, heights: float | Sequence[float] | None) -> np.ndarray:
     """Peak value of every atom."""
     if heights is not None:
-        return _per_type("heights", heights, types)
+        return per_type("heights", heights, types)
     if "intensity" in atoms:
         return np.asarray(atoms["intensity"].values, dtype=np.float64)
     if "species" in atoms:
@@ -225,7 +225,7 @@ def _heights(atoms: xr.Dataset, types: np.ndarray, heights: float | Sequence[flo
     return np.ones(len(types))
 
 
-def _check_noise(dose: float | None, efficiency: float, read_noise: float) -> None:
+def check_noise(dose: float | None, efficiency: float, read_noise: float) -> None:
     """Refuse a dose, an efficiency or a noise that cannot be."""
     if dose is not None and not (np.isfinite(dose) and dose > 0):
         raise InputError(
@@ -241,7 +241,7 @@ def _check_noise(dose: float | None, efficiency: float, read_noise: float) -> No
         raise InputError("read_noise is in counted electrons and so needs a dose; give dose=... as well.")
 
 
-def _checked_field(field: tuple[int, int]) -> tuple[int, int]:
+def checked_field(field: tuple[int, int]) -> tuple[int, int]:
     """Pixels along x and y as whole positive numbers."""
     try:
         nx, ny = (int(n) for n in field)
@@ -253,7 +253,7 @@ def _checked_field(field: tuple[int, int]) -> tuple[int, int]:
     return nx, ny
 
 
-def _field_of_everything(
+def field_of_everything(
     positions: np.ndarray, sigmas: np.ndarray, matrices: np.ndarray, center: np.ndarray, pixel_size: float
 ) -> tuple[int, int]:
     """Pixels (nx, ny) that hold every atom at every tilt."""
@@ -270,7 +270,7 @@ def _field_of_everything(
     return int(n[0]), int(n[1])
 
 
-def _average_intensity(positions: np.ndarray, heights: np.ndarray, sigmas: np.ndarray, pixel_size: float) -> float:
+def average_intensity(positions: np.ndarray, heights: np.ndarray, sigmas: np.ndarray, pixel_size: float) -> float:
     """Average pixel of the view along z: the atoms' total over the squares of 2 Angstrom in which there are any."""
     squares = np.unique(np.floor(positions[:, :2] / 2.0), axis=0)
     total = float((heights * (2.0 * np.pi) ** 1.5 * (sigmas / pixel_size) ** 3).sum())

@@ -1,0 +1,319 @@
+"""Raw frames of a tilt series of Gaussian atoms, spoilt in known ways: what preprocessing has to undo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from ..errors import InputError
+from ..geometry import centred_coordinates, euler_from_tilts, matrices_from_euler, rotate_tilt_axis
+from ..project.atoms import CUTOFF, check_pixel_size, checked_atoms, project_atoms
+from ..schema import ATOMS, EULER, check
+from ._acquisition_kernels import add_sheared_atoms
+from .tilt_series import (
+    average_intensity,
+    check_noise,
+    checked_field,
+    field_of_everything,
+    heights_of,
+    per_type,
+    types_of,
+)
+
+Matrix = tuple[tuple[float, float], tuple[float, float]]
+BACKGROUND_TERMS = 5
+"""Coefficients of a background's shape: y, x, x y, x^2 - y^2, x^2 + y^2."""
+
+
+def simulate_acquisition(
+    atoms: xr.Dataset,
+    angles: np.ndarray,
+    *,
+    pixel_size: float = 0.35,
+    sigma: float | Sequence[float] = 0.5,
+    heights: float | Sequence[float] | None = None,
+    field: tuple[int, int] | None = None,
+    frames: int = 4,
+    drift: float = 0.7,
+    distortion: Matrix = ((1.004, 0.003), (0.003, 0.996)),
+    dose: float = 1.7e4,
+    efficiency: float = 0.05,
+    gain: float = 4.0,
+    offset: float = 100.0,
+    read_noise: float = 1.0,
+    background: float = 0.2,
+    shift: float = 15.0,
+    tilt_axis: float = 1.0,
+    seed: int | None = None,
+) -> xr.Dataset:
+    """Raw frames of a tilt series with every corruption that a microscope adds, one Dask task for each tilt.
+
+    Parameters
+    ----------
+    atoms : xarray.Dataset
+        ATOMS: position in Angstrom; type, species and intensity where the heights need them.
+    angles : array_like, shape (tilts, 3) or (tilts,), float
+        Nominal Euler angles, or tilts about y, in degrees: what the microscope says.
+    pixel_size : float
+        Edge of a pixel in Angstrom.
+    sigma : float or sequence of float
+        Standard deviation of an atom in Angstrom, for all or for type 1, 2, ...
+    heights : float or sequence of float, optional
+        Peak value of an atom, as in :func:`~aetdist.simulate.simulate_tilt_series`.
+    field : tuple of int, optional
+        Pixels along x and y. It may be smaller than the sample. The default holds every atom at every
+        tilt, shift and drift.
+    frames : int
+        Frames of a tilt, among which its dose is divided.
+    drift : float
+        Standard deviation, in pixels along each axis, of the step from one frame to the next.
+    distortion : tuple of tuple of float
+        Matrix D of the scan, for vectors (y, x).
+    dose : float
+        Electrons per square Angstrom and tilt, over all its frames.
+    efficiency : float
+        Part of the electrons that the detector counts where the sample is of average intensity.
+    gain : float
+        Detector counts for one counted electron.
+    offset : float
+        Detector counts where there is no electron.
+    read_noise : float
+        Standard deviation of the detector's own noise, in detector counts per pixel and frame.
+    background : float
+        Mean level of a smooth background, as a part of the sample's average intensity.
+    shift : float
+        Largest shift of a tilt along each axis in pixels; drawn evenly.
+    tilt_axis : float
+        Angle in degrees from image y to the true tilt axis, positive towards -x; the nominal angles
+        do not know of it.
+    seed : int, optional
+        The same seed gives the same frames, however the work is cut up. Drawn and recorded if it is not given.
+
+    Returns
+    -------
+    xarray.Dataset
+        FRAMES: ``frames`` (tilt, frame, y, x) float32 in detector counts, lazy, one chunk per tilt, nominal ``angles``,
+        and the truth: ``true_frame_shift`` (tilt, frame, axis) and ``true_shift`` (tilt, axis) in pixels [y, x],
+        ``true_distortion`` (2, 2), ``true_tilt_axis`` and ``true_angles`` in degrees, ``true_images`` and
+        ``true_background`` (tilt, y, x) in detector counts of one frame, lazy.
+
+    Raises
+    ------
+    InputError
+        If the atoms, the angles or a number cannot be used.
+
+    Notes
+    -----
+    With r = (y, x) in pixels from the centre pixel n // 2, frame f of tilt t has at D (r + a_t) + s_tf the
+    intensity I_t(r) + B_t(r): a_t is the shift of the tilt, s_tf the drift since its first frame. Nothing is
+    interpolated: a Gaussian atom is evaluated where each pixel of the frame looks. Counts are
+    gain Poisson(e) + offset + Normal(0, read_noise), with e = D0 p^2 efficiency (I + B) / (F I0): dose D0, F frames,
+    pixel size p, average intensity I0. B is a polynomial of second degree.
+    """
+    check(atoms, ATOMS)
+    check_pixel_size(pixel_size)
+    angles = np.atleast_1d(np.asarray(angles, dtype=np.float64))
+    angles = euler_from_tilts(angles) if angles.ndim == 1 else angles
+    if len(angles) == 0:
+        raise InputError("There are no tilt angles; give at least one.")
+    check_noise(dose, efficiency, read_noise)
+    matrix = _checked_distortion(distortion)
+    _check_corruption(frames, drift=drift, background=background, shift=shift, gain=gain)
+    turned = rotate_tilt_axis(angles, tilt_axis)
+    types = types_of(atoms)
+    positions, peaks, sigmas = checked_atoms(
+        atoms["position"].values, heights_of(atoms, types, heights), per_type("sigma", sigma, types)
+    )
+    entropy = int(np.random.SeedSequence(seed).entropy)  # type: ignore[arg-type]
+    n = len(angles)
+    truth = _draw(n, frames, drift, shift, entropy)
+    if field is None:
+        reach = int(np.ceil(shift + np.abs(truth["drift"]).max() + 1))
+        whole = field_of_everything(positions, sigmas, matrices_from_euler(turned), np.zeros(2), pixel_size)
+        nx, ny = (int(np.ceil(1.02 * size)) + 2 * reach for size in whole)
+    else:
+        nx, ny = checked_field(field)
+    reference = average_intensity(positions, peaks, sigmas, pixel_size)
+    if reference <= 0:
+        raise InputError("Every atom has height 0, so a dose cannot be scaled to the sample; give heights above 0.")
+    electrons = dose * pixel_size**2 * efficiency / (frames * reference)  # in one frame for an intensity of 1
+
+    per_tilt = np.column_stack([turned, truth["shift"], truth["drift"].reshape(n, -1), truth["background"]])
+    settings: dict[str, Any] = {
+        "shape": (ny, nx),
+        "pixel_size": float(pixel_size),
+        "level": float(background) * reference,
+        "electrons": electrons,
+        "gain": float(gain),
+    }
+    table = da.from_array(np.column_stack([positions, peaks, sigmas]), chunks=-1, name=False)
+    rows = da.from_array(per_tilt, chunks=(1, -1), name=False)
+    numbers = da.from_array(np.arange(n), chunks=1, name=False)
+
+    def lazily(function: Any, indices: str, new: dict[str, int], **options: Any) -> da.Array:
+        """One task for each tilt."""
+        return da.blockwise(
+            function, indices, numbers, "t", rows, "tp", table, "aq", new_axes=new, concatenate=True,
+            dtype=np.float32, meta=np.empty((0,) * len(indices), np.float32), **settings, **options,
+        )  # fmt: skip
+
+    image = {"y": ny, "x": nx}
+    noise = {"distortion": matrix, "offset": float(offset), "read_noise": float(read_noise), "entropy": entropy}
+    pixel = {"units": "pixel"}
+    counts = {"units": "1", "long_name": "detector counts"}
+    return xr.Dataset(
+        {
+            "frames": (("tilt", "frame", "y", "x"), lazily(_frames, "tfyx", {"f": frames, **image}, **noise), counts),
+            "angles": (("tilt", "euler"), angles, {"units": "degree"}),
+            "pixel_size": ((), float(pixel_size), {"units": "angstrom"}),
+            "true_images": (("tilt", "y", "x"), lazily(_clean, "tyx", image), counts),
+            "true_background": (("tilt", "y", "x"), lazily(_background, "tyx", image), counts),
+            "true_angles": (("tilt", "euler"), turned, {"units": "degree"}),
+            "true_tilt_axis": ((), float(tilt_axis), {"units": "degree"}),
+            "true_frame_shift": (("tilt", "frame", "axis"), truth["drift"], pixel),
+            "true_shift": (("tilt", "axis"), truth["shift"], pixel),
+            "true_distortion": (("row", "column"), matrix, {"units": "1"}),
+        },
+        coords={
+            "tilt": np.arange(n),
+            "frame": np.arange(frames),
+            "y": ("y", centred_coordinates(ny, pixel_size), {"units": "angstrom"}),
+            "x": ("x", centred_coordinates(nx, pixel_size), {"units": "angstrom"}),
+            "euler": list(EULER),
+            "axis": ["y", "x"],
+        },
+        attrs={
+            "source": "simulated",
+            "angle_convention": "yang2021",
+            "dose_e_per_A2": float(dose) * n,
+            "true_gain": float(gain),
+            "true_offset": float(offset),
+            "true_read_noise": float(read_noise),
+            "simulation_seed": entropy,
+            "simulation_atoms": len(positions),
+            "simulation_sigma_A": np.asarray(sigma, dtype=np.float64).tolist(),
+            "simulation_heights": "per atom" if heights is None else np.asarray(heights, dtype=np.float64).tolist(),
+            "simulation_dose_per_tilt_e_per_A2": float(dose),
+            "simulation_efficiency": float(efficiency),
+            "simulation_drift": float(drift),
+            "simulation_background": float(background),
+            "simulation_shift": float(shift),
+            "simulation_counts_per_intensity": float(gain * electrons),
+        },
+    )
+
+
+def _draw(n: int, frames: int, drift: float, shift: float, entropy: int) -> dict[str, np.ndarray]:
+    """What is random for every tilt beside the noise, from a stream of its own."""
+    random = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(0, 0)))
+    steps = random.normal(0.0, drift, (n, frames, 2))
+    steps[:, 0] = 0.0  # frames are registered onto the first
+    return {
+        "drift": np.cumsum(steps, axis=1),
+        "shift": random.uniform(-shift, shift, (n, 2)),
+        "background": random.uniform(-0.15, 0.15, (n, BACKGROUND_TERMS)),
+    }
+
+
+def _clean(
+    _: np.ndarray,
+    tilts: np.ndarray,
+    atoms: np.ndarray,
+    *,
+    shape: tuple[int, int],
+    pixel_size: float,
+    level: float,
+    electrons: float,
+    gain: float,
+) -> np.ndarray:
+    """Projections without any corruption, in counts of one frame."""
+    y, x = (centred_coordinates(size, pixel_size) for size in shape)
+    images = project_atoms(
+        atoms[:, :3], tilts[:, :3], heights=atoms[:, 3], sigmas=atoms[:, 4], x=x, y=y, pixel_size=pixel_size
+    )
+    return (images * (electrons * gain)).astype(np.float32)
+
+
+def _background(
+    _: np.ndarray,
+    tilts: np.ndarray,
+    atoms: np.ndarray,
+    *,
+    shape: tuple[int, int],
+    pixel_size: float,
+    level: float,
+    electrons: float,
+    gain: float,
+) -> np.ndarray:
+    """Backgrounds of aligned images, in counts of one frame."""
+    y, x = np.meshgrid(*(centred_coordinates(size) for size in shape), indexing="ij")
+    shapes = np.stack([_smooth(y, x, shape, tilt[-BACKGROUND_TERMS:]) for tilt in tilts])
+    return (level * electrons * gain * shapes).astype(np.float32)
+
+
+def _frames(
+    numbers: np.ndarray,
+    tilts: np.ndarray,
+    atoms: np.ndarray,
+    *,
+    shape: tuple[int, int],
+    pixel_size: float,
+    level: float,
+    electrons: float,
+    gain: float,
+    distortion: np.ndarray,
+    offset: float,
+    read_noise: float,
+    entropy: int,
+) -> np.ndarray:
+    """Frames of the tilts of one block, each tilt with noise from its own stream."""
+    inverse = np.linalg.inv(distortion)
+    v, u = np.meshgrid(*(centred_coordinates(size) for size in shape), indexing="ij")
+    result = []
+    for number, tilt in zip(numbers, tilts, strict=True):
+        random = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(1, int(number))))
+        a, drift = tilt[3:5], tilt[5:-BACKGROUND_TERMS].reshape(-1, 2)
+        lab = atoms[:, :3] @ matrices_from_euler(tilt[None, :3])[0, :2].T / pixel_size
+        stack = np.empty((len(drift), *shape), np.float32)
+        for frame, s in zip(stack, drift, strict=True):
+            image = np.zeros(shape)
+            seen = (lab[:, ::-1] + a) @ distortion.T + s + np.array(shape) // 2
+            add_sheared_atoms(seen, atoms[:, 3], atoms[:, 4] / pixel_size, inverse, CUTOFF, image)
+            y, x = np.einsum("ij,jyx->iyx", inverse, np.stack([v - s[0], u - s[1]])) - a[:, None, None]
+            image += level * _smooth(y, x, shape, tilt[-BACKGROUND_TERMS:])
+            counts = gain * random.poisson(electrons * image) + offset
+            frame[:] = counts + random.normal(0.0, read_noise, shape)
+        result.append(stack)
+    return np.stack(result)
+
+
+def _smooth(y: np.ndarray, x: np.ndarray, shape: tuple[int, int], terms: np.ndarray) -> np.ndarray:
+    """1 plus a polynomial of second degree in pixels from the centre; above 0 within the field and near it."""
+    y, x = y / (shape[0] / 2), x / (shape[1] / 2)
+    smooth: np.ndarray = 1 + np.tensordot(terms, np.stack([y, x, x * y, x**2 - y**2, x**2 + y**2]) / 1.5, 1)
+    return np.maximum(smooth, 0.0)
+
+
+def _checked_distortion(distortion: Any) -> np.ndarray:
+    matrix = np.asarray(distortion, dtype=np.float64)
+    if matrix.shape != (2, 2) or not np.isfinite(matrix).all() or np.abs(matrix - np.eye(2)).max() > 0.2:
+        raise InputError(
+            f"The distortion came as {np.asarray(distortion).tolist()}; needed is a matrix ((yy, yx), (xy, xx)) within "
+            "0.2 of ((1, 0), (0, 1))."
+        )
+    return matrix
+
+
+def _check_corruption(frames: int, *, gain: float, **amounts: float) -> None:
+    """Refuse numbers of frames and amounts of corruption that cannot be."""
+    if frames < 1 or int(frames) != frames:
+        raise InputError(f"{frames!r} frames came; needed is a whole number, 1 or more.")
+    for name, value in amounts.items():
+        if not (np.isfinite(value) and value >= 0):
+            raise InputError(f"{name} came as {value!r}; needed is a number, 0 or more.")
+    if not (np.isfinite(gain) and gain > 0):
+        raise InputError(f"gain came as {gain!r}; needed are the counts for one electron, above 0.")
