@@ -1,0 +1,165 @@
+"""Pictures of preprocessing and alignment; every one a matplotlib Figure (see `pictures`)."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..errors import InputError
+from .style import COLOURS, WIDTH, add_scale_bar, extent, picture
+
+
+@picture
+def draw_preprocessing(series: xr.Dataset, raw: xr.Dataset | None = None, *, tilt: int | None = None) -> Figure:
+    """Draw the first frame of a tilt, and what preprocessing made of it, with the outline of the object.
+
+    Parameters
+    ----------
+    series : xarray.Dataset
+        TILT_SERIES, preprocessed; with ``object_mask`` where an object was found.
+    raw : xarray.Dataset, optional
+        FRAMES of the same series.
+    tilt : int, optional
+        Index of the tilt; the default is the one least tilted.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    tilt = int(np.argmin(np.abs(series["angles"].values[:, 1]))) if tilt is None else tilt
+    x, y = series["x"].values, series["y"].values
+    shown = [(series["images"][tilt].values, "preprocessed", series)]
+    if raw is not None:
+        shown.insert(0, (raw["frames"][tilt, 0].values, "first frame", raw))
+    wide = np.ptp(x) > 1.3 * np.ptp(y)
+    figure = Figure(layout="compressed")
+    cells = figure.subplots(*((len(shown), 1) if wide else (1, len(shown))), squeeze=False).ravel()
+    for axes, (image, title, source) in zip(cells, shown, strict=True):
+        left, right, bottom, top = extent(source["x"].values, source["y"].values)
+        finite = image[np.isfinite(image)]
+        low, high = np.quantile(finite, (0.001, 0.999)) if finite.size else (0.0, 1.0)
+        axes.imshow(image, extent=(left, right, bottom, top), cmap="gray", vmin=low, vmax=max(high, low + 1e-12))
+        axes.set(title=title, xlabel="x (Å)", ylabel="y (Å)")
+    if "object_mask" in series:
+        outline = series["object_mask"][tilt].values
+        if outline.any() and not outline.all():
+            cells[-1].contour(x, y, outline, levels=[0.5], colors=COLOURS[1], linewidths=1.2)
+            cells[-1].set_title("preprocessed, and its mask")
+    for axes in cells[1:]:
+        axes.label_outer()
+    add_scale_bar(cells[0])
+    shape = (np.ptp(y) + 1e-9) / (np.ptp(x) + 1e-9)
+    figure.set_size_inches(WIDTH, WIDTH * shape * len(shown) + 0.9 if wide else WIDTH * shape / len(shown) + 1.0)
+    return figure
+
+
+@picture
+def draw_drift(series: xr.Dataset) -> Figure:
+    """Draw how far the frames of every tilt moved since its first one; crosses are frames that were left out.
+
+    Parameters
+    ----------
+    series : xarray.Dataset
+        With ``frame_shift`` (tilt, frame, [y, x]) in pixels, ``frame_kept`` (tilt, frame), and angles.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If the series holds no shifts of frames.
+    """
+    if "frame_shift" not in series:
+        raise InputError("This series holds no frame_shift; preprocess records it where there are raw frames.")
+    tilts, shift = series["angles"].values[:, 1], series["frame_shift"].values
+    kept = series["frame_kept"].values if "frame_kept" in series else np.isfinite(shift[..., 0])
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    rows = figure.subplots(2, 1, sharex=True)
+    for axes, name, values in zip(rows, "yx", np.moveaxis(shift, -1, 0), strict=True):
+        for frame in range(1, values.shape[1]):
+            colour, good = COLOURS[(frame - 1) % len(COLOURS)], kept[:, frame]
+            axes.plot(tilts[good], values[good, frame], "o", markersize=3, color=colour, label=f"frame {frame}")
+            axes.plot(tilts[~good], values[~good, frame], "x", markersize=5, color=colour)
+        axes.set_ylabel(f"{name} (pixels)")
+        axes.axhline(0, linewidth=0.8, color="gray")
+    rows[1].set_xlabel("tilt angle θ (°)")
+    if 1 < shift.shape[1] <= 8:
+        figure.legend(*rows[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, fontsize=8)
+    return figure
+
+
+@picture
+def draw_shifts(series: xr.Dataset) -> Figure:
+    """Draw the shift of every tilt that alignment found, and how well its common line fits.
+
+    Parameters
+    ----------
+    series : xarray.Dataset
+        With ``shift`` (tilt, [y, x]) in pixels, ``used`` (tilt), and angles.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If the series holds no shifts.
+    """
+    if "shift" not in series:
+        raise InputError("This series holds no shift; align records it.")
+    tilts, shift = series["angles"].values[:, 1], series["shift"].values
+    used = series["used"].values if "used" in series else np.ones(len(tilts), bool)
+    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+    axes = figure.add_subplot()
+    order = np.argsort(tilts)
+    for i, (name, mark) in enumerate((("along y", "o-"), ("along x", "s-"))):
+        axes.plot(tilts[order], shift[order, i], mark, markersize=3.5, linewidth=1, label=name, color=COLOURS[i])
+    if not used.all():
+        off = np.flatnonzero(~used)
+        axes.plot(np.repeat(tilts[off], 2), shift[off].ravel(), "x", color=COLOURS[5], markersize=8, label="not used")
+    axes.set(xlabel="tilt angle θ (°)", ylabel="shift (pixels)")
+    axes.grid(axis="y")
+    axes.legend(fontsize=9)
+    return figure
+
+
+@picture
+def draw_common_lines(series: xr.Dataset, before: xr.Dataset | None = None) -> Figure:
+    """Draw the common line of every tilt, its image summed perpendicular to the tilt axis; aligned, they are one.
+
+    Parameters
+    ----------
+    series : xarray.Dataset
+        TILT_SERIES, aligned.
+    before : xarray.Dataset, optional
+        The same before alignment.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    shown = [("aligned", series)] if before is None else [("before", before), ("aligned", series)]
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    cells = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, (title, dataset) in zip(cells, shown, strict=True):
+        _draw_lines(axes, dataset)
+        axes.set(title=title, xlabel="y (Å)")
+    cells[0].set_ylabel("tilt, by its angle")
+    return figure
+
+
+def _draw_lines(axes: Axes, series: xr.Dataset) -> None:
+    """One row for each tilt, in the order of the angles, each divided by its mean."""
+    images = series["images"].where(series["mask"], 0.0)
+    lines = images.sum("x").values[np.argsort(series["angles"].values[:, 1])].astype(np.float64)
+    means = np.abs(lines).mean(axis=1, keepdims=True)
+    lines /= np.where(means > 0, means, 1.0)
+    y = series["y"].values
+    left, right, _, _ = extent(y, y)
+    low, high = np.quantile(lines, (0.01, 0.995))
+    axes.imshow(lines, extent=(left, right, -0.5, len(lines) - 0.5), cmap="gray", aspect="auto", vmin=low, vmax=high)
