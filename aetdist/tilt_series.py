@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 
-from .errors import AetdistWarning, InputError
+from ._inputs import (
+    Files,
+    Table,
+    angle_table,
+    as_list,
+    checked_acquisition,
+    checked_pixel_size,
+    is_file,
+    listed,
+    resolve_table,
+    warn,
+    warn_of_angles,
+)
+from .errors import InputError
 from .geometry import centred_coordinates, euler_from_convention, matrices_from_astra, matrices_from_euler
-from .io.readers import SeriesSource, Stack, list_datasets, open_stack, read_table
+from .io.readers import SeriesSource, Stack, list_datasets, open_stack
 from .schema import EULER, TILT_SERIES, check, with_units
 
 __all__ = ["import_tilt_series"]
 
-Files = str | Path | Sequence[str | Path]
-Table = str | Path | np.ndarray | Sequence[float] | Sequence[Sequence[float]]
-
-_PIXEL_SIZES = (0.1, 5.0)  # Angstrom; atoms are not seen beyond
 _STATISTICS = ("bad", "measured", "minimum", "maximum")
-_DUPLICATE = 1e-5  # difference of two rotation matrices; 0.0006 degrees
 
 
 def import_tilt_series(
@@ -99,12 +104,12 @@ def import_tilt_series(
         mask=mask,
         x_pixels=x_pixels,
         y_pixels=y_pixels,
-        pixel_size=_checked_pixel_size(pixel_size),
+        pixel_size=checked_pixel_size(pixel_size),
         tilt_axis=tilt_axis,
         angle_convention=angle_convention,
         flip_tilt=flip_tilt,
     )
-    dataset.attrs.update(_checked_acquisition(voltage, dose, convergence, detector))
+    dataset.attrs.update(checked_acquisition(voltage, dose, convergence, detector))
     _check_pixels(_statistics(source), source.shape, mask)
     return dataset
 
@@ -127,14 +132,14 @@ def _lazy_series(
     source.check()
     n, ny, nx = source.shape
     first = Path(source.images[0].path)
-    table = _angle_table(angles, first)
+    table = angle_table(angles, first)
     if len(table) != n:
         raise InputError(
             f"{len(table)} angles came for {n} images; needed is one row of angles for each image: check the images "
             "and the angles you named."
         )
     euler = euler_from_convention(table, angle_convention, tilt_axis=tilt_axis, flip_tilt=flip_tilt)
-    _warn_of_angles(table, euler, angle_convention)
+    warn_of_angles(table, euler, angle_convention)
     origin = _astra_origin(table, (ny, nx)) if angle_convention == "astra" else None
     y = _pixel_coordinates(y_pixels, first, ny, "y") if y_pixels is not None or not origin else origin[0]
     x = _pixel_coordinates(x_pixels, first, nx, "x") if x_pixels is not None or not origin else origin[1]
@@ -220,14 +225,14 @@ def _check_pixels(statistics: np.ndarray, shape: tuple[int, ...], mask: str | Pa
             + ("; all images are NaN." if mask == "nan" else ": was it inverted?")
         )
     if (measured == 0).any():
-        _warn(f"The mask is False for all of tilt {_listed(measured == 0)}, which will not count; is that meant?")
+        warn(f"The mask is False for all of tilt {listed(measured == 0)}, which will not count; is that meant?")
     constant = (measured > 1) & (low == high)
     if constant.any():
-        _warn(f"All measured pixels of tilt {_listed(constant)} have one and the same value; is that image empty?")
+        warn(f"All measured pixels of tilt {listed(constant)} have one and the same value; is that image empty?")
 
 
 def _open_images(files: Files, images: str | None) -> tuple[Stack, ...]:
-    paths = _as_list(files)
+    paths = as_list(files)
     if not paths:
         raise InputError("No file came to import; name one or more files of images.")
     return tuple(open_stack(path, images) for path in paths)
@@ -237,8 +242,8 @@ def _open_mask(files: Files, mask: str | Path | None) -> tuple[Stack, ...]:
     """The mask's stacks: a dataset in the same files, or a file of its own; empty for None and "nan"."""
     if mask is None or mask == "nan":
         return ()
-    paths = _as_list(files)
-    if all(str(mask) in list_datasets(path) for path in paths) or not _is_file(mask):
+    paths = as_list(files)
+    if all(str(mask) in list_datasets(path) for path in paths) or not is_file(mask):
         return tuple(_named(path, str(mask), "mask") for path in paths)
     return (open_stack(mask),)
 
@@ -250,57 +255,11 @@ def _named(path: str | Path, dataset: str, what: str) -> Stack:
     return open_stack(path, dataset)
 
 
-def _resolve_table(table: Table, first: Path, what: str) -> np.ndarray:
-    """A table given as an array, as the name of a dataset in the first file, or as a file."""
-    if not isinstance(table, str | Path):
-        return np.asarray(table)
-    datasets = list_datasets(first)
-    if str(table) not in datasets and _is_file(table):
-        return read_table(table)
-    if not datasets:
-        raise InputError(
-            f"The {what} file {table} does not exist, and {first.name} holds no named datasets; name an existing file "
-            "(CSV, TXT, .tlt, .rawtlt, NPY)."
-        )
-    return read_table(first, str(table))
-
-
-def _angle_table(angles: Table | None, first: Path) -> np.ndarray:
-    if angles is None:
-        datasets = list_datasets(first)
-        has = f" ({first.name} has {', '.join(datasets)})" if datasets else ""
-        raise InputError(f"No tilt angles came; name a dataset{has} or a file (CSV, TXT, .tlt, .rawtlt) with --angles.")
-    table = _resolve_table(angles, first, "angles")
-    if table.ndim not in (1, 2) or table.dtype.kind not in "fiu":
-        raise InputError(
-            f"The angles are {table.dtype} of shape {table.shape}; needed is one row of numbers for each tilt, "
-            "in degrees."
-        )
-    return table
-
-
-def _warn_of_angles(table: np.ndarray, euler: np.ndarray, convention: str) -> None:
-    """Warn of angles that look like radians and of tilts that come twice."""
-    largest = np.abs(table).max(initial=0.0)
-    if convention != "astra" and len(table) > 2 and 0 < largest <= 1.75:
-        _warn(
-            f"No angle exceeds {largest:.4g} degrees: they look like radians; if so, convert them to degrees "
-            f"(the largest would be {np.rad2deg(largest):.1f})."
-        )
-    matrices = matrices_from_euler(euler).reshape(len(euler), 9)
-    same = np.abs(matrices[:, None] - matrices).max(axis=2) < _DUPLICATE
-    pairs = np.argwhere(np.triu(same, 1))
-    if len(pairs):
-        more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
-        listed = ", ".join(f"{a} and {b} ({euler[a].round(3).tolist()})" for a, b in pairs[:3])
-        _warn(f"Tilts have the same angles: {listed}{more}; does an image come twice?")
-
-
 def _pixel_coordinates(table: Table | None, first: Path, n: int, axis: str) -> np.ndarray:
     """Coordinates of the pixels along an axis, in pixels from the projection of the rotation's origin."""
     if table is None:
         return centred_coordinates(n)
-    pixels = _resolve_table(table, first, f"{axis}-pixels")
+    pixels = resolve_table(table, first, f"{axis}-pixels")
     pixels = pixels.reshape(-1) if pixels.ndim == 2 and 1 in pixels.shape else pixels
     if pixels.dtype.kind not in "fiu" or pixels.shape != (n,):
         raise InputError(
@@ -328,59 +287,3 @@ def _astra_origin(vectors: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarr
         )
     y, x = (np.arange(n) - (n - 1) / 2 + middle for n, middle in zip(shape, centre.mean(axis=0), strict=True))
     return y, x
-
-
-def _checked_pixel_size(pixel_size: float) -> float:
-    value = float(pixel_size)
-    if not np.isfinite(value) or value <= 0:
-        raise InputError(f"The pixel size came as {value:g} Angstrom; needed is a positive number, such as 0.35.")
-    low, high = _PIXEL_SIZES
-    if not low <= value <= high:
-        unit = f"nm (then {value * 10:g} Angstrom)" if value < low else f"pm (then {value / 100:g} Angstrom)"
-        unit = f"m (then {value * 1e10:g} Angstrom)" if value < 1e-6 else unit
-        _warn(f"A pixel of {value:g} Angstrom is unusual for atomic resolution; was it meant in {unit}?")
-    return value
-
-
-def _checked_acquisition(
-    voltage: float | None = None,
-    dose: float | None = None,
-    convergence: float | None = None,
-    detector: tuple[float, float] | None = None,
-) -> dict[str, Any]:
-    """Attributes that say how the series was taken; what is not known is left out."""
-    attributes: dict[str, Any] = {}
-    known = (("voltage_kV", voltage, "kV"), ("dose_e_per_A2", dose, "e/A^2"), ("convergence_mrad", convergence, "mrad"))
-    for name, value, unit in known:
-        if value is None:
-            continue
-        if not np.isfinite(value) or value <= 0:
-            raise InputError(
-                f"The {name.split('_')[0]} came as {value:g} {unit}; needed is a positive number, or leave it out."
-            )
-        attributes[name] = float(value)
-    if attributes.get("voltage_kV", 0.0) >= 1e4:
-        _warn(f"A voltage of {voltage:g} kV is unusual; was it meant in V?")
-    if detector is not None:
-        inner, outer = (float(angle) for angle in detector)
-        if not 0 <= inner < outer < np.inf:
-            raise InputError(f"The detector came as {inner:g} to {outer:g} mrad; needed is 0 <= inner < outer.")
-        attributes["detector_mrad"] = [inner, outer]
-    return attributes
-
-
-def _as_list(files: Files) -> list[str | Path]:
-    return [files] if isinstance(files, str | Path) else list(files)
-
-
-def _is_file(name: str | Path) -> bool:
-    return Path(name).is_file() or ("::" in str(name) and Path(str(name).rpartition("::")[0]).is_file())
-
-
-def _listed(flags: np.ndarray) -> str:
-    numbers = np.flatnonzero(flags)
-    return ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, AetdistWarning, stacklevel=3)
