@@ -11,7 +11,7 @@ from ..errors import CapacityError, InputError
 from ..geometry import ParallelGeometry, grid_step, matrices_from_euler
 from ..schema import TILT_SERIES, check
 
-BYTES_PER_VOXEL = 4 * 4  # iterate, extrapolated volume, copies for tilts nearer to x
+_VOLUMES, _STACKS = 3, 6  # float32, at most: iterate, change, sums of columns; images and what is compared with them
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +192,7 @@ def require_memory(shape: tuple[int, int, int], image_pixels: int, advice: str) 
     CapacityError
         Naming what is needed, what there is, and `advice`.
     """
-    need = int(np.prod(shape, dtype=np.int64)) * BYTES_PER_VOXEL + image_pixels * 4 * 7
+    need = 4 * (_VOLUMES * int(np.prod(shape, dtype=np.int64)) + _STACKS * image_pixels)
     available = available_memory()
     if need > available:
         raise CapacityError(
