@@ -20,6 +20,9 @@ _AXES = ([0, 1, 2], [1, 0, 2], [2, 1, 0])
 # rows, which change slowly in a series about y, are shared by neighbouring planes that differ by at most 1 / 8 voxel.
 _STEPS_X, _STEPS_Y = 6, 8
 _ATOM_SIGMA = 1.2  # voxels: the smallest atom that the filter is weighted for (0.4 Angstrom at 0.35 Angstrom a voxel)
+_W = np.linspace(0, np.pi, 17)[1:]  # frequencies at which the filter is fitted
+_BASIS = 2.0 * (np.cos(np.outer(_W, np.arange(1, HALF_WIDTH + 1))) - 1.0)
+_ATOM = np.exp(-0.5 * (_ATOM_SIGMA * _W) ** 2)
 _REACH = HALF_WIDTH + 4  # columns by which splines and filter reach beyond what they are given
 
 
@@ -374,18 +377,16 @@ def _deblurring_taps(shift: np.ndarray, whole: np.ndarray, weights: np.ndarray, 
     product of the means of both nearest to 1 in the least-squares sense, weighted with the spectrum
     of a small atom, so that noise beyond the atoms' content is not blown up.
     """
-    w = np.linspace(0, np.pi, 17)[1:]
     some = slice(None, None, len(shift) // 64 or 1)  # planes enough to stand for all
-    offset = (whole - shift)[some, None] * w
-    even = weights[some, 1:2] + (weights[some, :1] + weights[some, 2:]) * np.cos(w)
-    odd = (weights[some, 2:] - weights[some, :1]) * np.sin(w)
-    shear = np.mean(np.cos(offset) * even - np.sin(offset) * odd, axis=0)
+    offset = (whole - shift)[some, None] * _W
+    even = weights[some, 1:2] + (weights[some, :1] + weights[some, 2:]) * np.cos(_W)
+    odd = (weights[some, 2:] - weights[some, :1]) * np.sin(_W)
+    shear = (np.cos(offset) * even - np.sin(offset) * odd).mean(axis=0)
     f = np.sort(positions % 1.0)[64::128, None]  # 8 fractions stand for all: quantiles
-    spline = sum(weight * np.cos((j - f) * w) for j, weight in zip((-1, 0, 1, 2), _cubic_weights(f), strict=True))
-    response = shear * np.mean(spline, axis=0)
-    basis = 2.0 * (np.cos(np.outer(w, np.arange(1, HALF_WIDTH + 1))) - 1.0)
-    atom = np.exp(-0.5 * (_ATOM_SIGMA * w) ** 2)
-    matrix, target = basis * (atom * response)[:, None], (1.0 - response) * atom
+    cubic, neighbours = np.concatenate(_cubic_weights(f), axis=1), np.outer([-1, 0, 1, 2], _W)
+    spline = np.cos(f * _W) * (cubic @ np.cos(neighbours)) + np.sin(f * _W) * (cubic @ np.sin(neighbours))
+    response = shear * spline.mean(axis=0)
+    matrix, target = _BASIS * (_ATOM * response)[:, None], (1.0 - response) * _ATOM
     g = np.linalg.solve(matrix.T @ matrix, matrix.T @ target)
     return np.concatenate([[1.0 - 2.0 * g.sum()], g]).astype(np.float32)
 
