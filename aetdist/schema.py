@@ -40,6 +40,25 @@ class Group:
         return {v.name: v for v in (*self.required, *self.optional, *self.coordinates)}
 
 
+FRAMES = Group(
+    "raw",
+    required=(
+        Variable("frames", ("tilt", "frame", "y", "x"), "f", "1", "detector counts; NaN: the tilt has fewer frames"),
+        Variable("angles", ("tilt", "euler"), "f", "degree", "Euler angles phi, theta, psi"),
+    ),
+    optional=(
+        Variable("matrices", ("tilt", "row", "column"), "f", "1", "lab = R @ sample for vectors (x, y, z)"),
+        Variable("pixel_size", (), "f", "angstrom", "edge of a detector pixel"),
+    ),
+    coordinates=(
+        Variable("tilt", ("tilt",), "i", "1", "number of the tilt"),
+        Variable("frame", ("frame",), "i", "1", "number of the frame of a tilt, in the order of acquisition"),
+        Variable("y", ("y",), "f", "angstrom", "y of a pixel row, from the centre pixel n // 2"),
+        Variable("x", ("x",), "f", "angstrom", "x of a pixel column, from the centre pixel n // 2"),
+        Variable("euler", ("euler",), "U", "1", "name of the Euler angle"),
+    ),
+)
+
 TILT_SERIES = Group(
     "tilt_series",
     required=(
@@ -100,7 +119,7 @@ def check(dataset: xr.Dataset, group: Group) -> None:
     dataset : xarray.Dataset
         What came.
     group : Group
-        ``TILT_SERIES``, ``VOLUME`` or ``ATOMS``.
+        ``FRAMES``, ``TILT_SERIES``, ``VOLUME`` or ``ATOMS``.
 
     Raises
     ------
