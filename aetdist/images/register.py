@@ -98,7 +98,7 @@ def register(
     image, reference = (_standardised(a, m, name) for a, m, name in zip((image, reference), masks, _NAMES, strict=True))
     image, reference = _without_noise([image, reference], masks)
     reach = np.minimum(int(np.ceil(maximum_shift)), np.array(image.shape) - 1)
-    coefficients = _masked_correlation(image, reference, *masks, reach)
+    coefficients = _masked_correlation(image, reference, masks, reach)
     best = np.unravel_index(np.argmax(coefficients), coefficients.shape)
     whole = np.array(best) - reach
     shift = whole + _refined(image, reference, masks, whole, precision)
@@ -151,7 +151,7 @@ def _fade(mask: np.ndarray) -> np.ndarray:
 
 
 def _masked_correlation(
-    image: np.ndarray, reference: np.ndarray, image_mask: np.ndarray, reference_mask: np.ndarray, reach: np.ndarray
+    image: np.ndarray, reference: np.ndarray, masks: list[np.ndarray], reach: np.ndarray
 ) -> np.ndarray:
     """Pearson's coefficient over the overlap for whole shifts -reach .. reach; -1 where too little overlaps."""
     size = [fft.next_fast_len(int(n + m), real=True) for n, m in zip(image.shape, reach, strict=True)]
@@ -164,10 +164,10 @@ def _masked_correlation(
     def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return fft.irfft2(np.conj(a) * b, s=size)[window]
 
-    ones_i, first_i, second_i = transforms(image, image_mask)
-    ones_r, first_r, second_r = transforms(reference, reference_mask)
+    ones_i, first_i, second_i = transforms(image, masks[0])
+    ones_r, first_r, second_r = transforms(reference, masks[1])
     count = overlaps(ones_r, ones_i)
-    enough = count > max(1.5, _OVERLAP * min(image_mask.sum(), reference_mask.sum()))
+    enough = count > max(1.5, _OVERLAP * min(mask.sum() for mask in masks))
     if not enough.any():
         raise InputError("The measured pixels of image and reference hardly overlap at any shift; check their masks.")
     count = np.maximum(count, 1.0)
