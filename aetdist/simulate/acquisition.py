@@ -98,7 +98,7 @@ def simulate_acquisition(
     xarray.Dataset
         FRAMES: ``frames`` (tilt, frame, y, x) float32 in detector counts, lazy, one chunk per tilt, nominal ``angles``,
         and the truth: ``true_frame_shift`` (tilt, frame, axis) and ``true_shift`` (tilt, axis) in pixels [y, x],
-        ``true_distortion`` (2, 2), ``true_tilt_axis`` and ``true_angles`` in degrees, ``true_images`` and
+        ``true_distortion`` (axis, scan_axis), ``true_tilt_axis`` and ``true_angles`` in degrees, ``true_images`` and
         ``true_background`` (tilt, y, x) in detector counts of one frame, lazy.
 
     Raises
@@ -176,7 +176,7 @@ def simulate_acquisition(
             "true_tilt_axis": ((), float(tilt_axis), {"units": "degree"}),
             "true_frame_shift": (("tilt", "frame", "axis"), truth["drift"], pixel),
             "true_shift": (("tilt", "axis"), truth["shift"], pixel),
-            "true_distortion": (("row", "column"), matrix, {"units": "1"}),
+            "true_distortion": (("axis", "scan_axis"), matrix, {"units": "1"}),
         },
         coords={
             "tilt": np.arange(n),

@@ -1,0 +1,1 @@
+"""From raw frames to images that can be aligned: registration, scan distortion, noise, background."""
