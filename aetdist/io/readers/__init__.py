@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -15,18 +15,39 @@ import numpy as np
 
 from ...errors import InputError
 from ._stack import Stack, check_numbers, missing_dataset, reading
-from .angles import TEXT_SUFFIXES, read_text_table
+from .angles import TEXT_SUFFIXES, read_names, read_text_table
+from .calibration import Calibration, calibration_of
+from .files import in_natural_order, in_order_of, list_files, match_names
 from .hdf5 import list_hdf5, open_hdf5, read_hdf5_table
 from .mat import is_mat5, list_mat5, open_mat5, read_mat5_table
+from .mdoc import read_mdoc
 from .mrc import is_mrc, open_mrc
 from .npy import is_npy, list_npz, open_npy, open_npz, read_numpy_table
+from .rosetta import is_dm, is_emd, open_rosetta
+from .ser import is_ser, open_ser
 from .series import SeriesSource
 from .tiff import is_tiff, open_tiff
 
-__all__ = ["SeriesSource", "Stack", "digest_of_file", "list_datasets", "open_stack", "read_table"]
+__all__ = [
+    "Calibration",
+    "SeriesSource",
+    "Stack",
+    "digest_of_file",
+    "has_frames",
+    "in_natural_order",
+    "in_order_of",
+    "list_datasets",
+    "list_files",
+    "match_names",
+    "open_frames",
+    "open_stack",
+    "read_calibration",
+    "read_order",
+    "read_table",
+]
 
 MAX_TABLE_BYTES = 1 << 24
-_FORMATS = "HDF5, MAT, MRC, TIFF, NPY and NPZ"
+_FORMATS = "HDF5, MAT, MRC, TIFF, NPY, NPZ, SER, DM3, DM4 and EMD"
 
 
 def digest_of_file(path: str | Path) -> str:
@@ -48,7 +69,7 @@ def list_datasets(path: str | Path) -> dict[str, str]:
     """
     path = _existing(path)
     match _kind(path):
-        case "hdf5":
+        case "hdf5" | "emd":
             return list_hdf5(path)
         case "mat":
             return list_mat5(path)
@@ -58,14 +79,15 @@ def list_datasets(path: str | Path) -> dict[str, str]:
 
 
 def open_stack(path: str | Path, dataset: str | None = None) -> Stack:
-    """Images in a file of any known format; no pixel is read.
+    """Images in a file of any known format, one for each tilt; no pixel is read.
 
     Parameters
     ----------
     path : str or Path
         The file; ``"file::dataset"`` names a dataset, too.
     dataset : str, optional
-        Which array, in HDF5, MAT and NPZ files. Without it, the only one of three dimensions.
+        Which array, in HDF5, MAT and NPZ files; which title, in EMD and DM files. Without it, the only
+        one of three dimensions.
 
     Returns
     -------
@@ -77,23 +99,84 @@ def open_stack(path: str | Path, dataset: str | None = None) -> Stack:
     InputError
         If the file or the dataset is missing, truncated, of unknown format, or no stack of real numbers.
     """
+    stack = open_frames(path, dataset)
+    if stack.frames > 1:
+        n, ny, nx = stack.shape
+        raise InputError(
+            f"{path} has shape {(n // stack.frames, stack.frames, ny, nx)}; needed is a stack of images (tilt, y, x). "
+            f"Import {stack.frames} frames of each tilt as such (--raw, import_acquisition), or sum them first."
+        )
+    return stack
+
+
+def open_frames(path: str | Path, dataset: str | None = None) -> Stack:
+    """Images in a file of any known format, as :func:`open_stack`, also several frames of each tilt.
+
+    Returns
+    -------
+    Stack
+        With shape (tilt * frames, y, x), frames, dtype, and ``read(k)`` for one image.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_stack`.
+    """
     path, inner = _split(path)
     dataset = inner or dataset
-    kind = _kind(path)
+    kind = _kind_of(path, dataset)
     if kind in ("hdf5", "mat", "npz"):
         if dataset is None:
             dataset = _only_stack(path)
         openers: dict[str, Callable[[Path, str], Stack]] = {"hdf5": open_hdf5, "mat": open_mat5, "npz": open_npz}
         return openers[kind](path, dataset)
-    if dataset is not None and kind != "text":
+    if kind in ("dm", "emd"):
+        return open_rosetta(path, kind, dataset)
+    if dataset is not None and kind not in ("text", "mdoc"):
         raise InputError(f"{path} holds one array and no dataset {dataset!r}; leave the name out.")
-    if kind == "mrc":
-        return open_mrc(path)
-    if kind == "tiff":
-        return open_tiff(path)
-    if kind == "npy":
-        return open_npy(path)
+    single: dict[str, Callable[[Path], Stack]] = {"mrc": open_mrc, "tiff": open_tiff, "npy": open_npy, "ser": open_ser}
+    if kind in single:
+        return single[kind](path)
     raise InputError(f"{path} is in no format known for images; needed is one of {_FORMATS}.")
+
+
+def has_frames(files: str | Path | Sequence[str | Path], dataset: str | None = None) -> bool:
+    """Whether the first file holds several frames of each tilt: an array of four axes."""
+    return open_frames(list_files(files)[0], dataset).frames > 1
+
+
+def read_calibration(path: str | Path, dataset: str | None = None) -> Calibration:
+    """What a file says of its pixel size, the stage's tilt and the microscope; reads headers only.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, or its pixels are no lengths.
+    """
+    path, inner = _split(path)
+    return calibration_of(path, _kind_of(path, inner or dataset), inner or dataset)
+
+
+def read_order(path: str | Path) -> tuple[str, ...] | None:
+    """Names of files, in the order of a table that has them: an .mdoc, or a column of a text file.
+
+    Returns
+    -------
+    tuple of str or None
+        Without folders; None if the table names no files.
+
+    Raises
+    ------
+    InputError
+        If the table is missing or damaged.
+    """
+    path, _ = _split(path)
+    match _kind(path):
+        case "mdoc":
+            return read_mdoc(path).names
+        case "text":
+            return read_names(path, MAX_TABLE_BYTES)
+    return None
 
 
 def read_table(path: str | Path, dataset: str | None = None) -> np.ndarray:
@@ -127,6 +210,8 @@ def read_table(path: str | Path, dataset: str | None = None) -> np.ndarray:
         table = read_mat5_table(path, str(dataset), MAX_TABLE_BYTES)
     elif kind in ("npz", "npy"):
         table = read_numpy_table(path, dataset if kind == "npz" else None, MAX_TABLE_BYTES)
+    elif kind == "mdoc":
+        table = read_mdoc(path).tilts
     elif kind == "text":
         table = read_text_table(path, MAX_TABLE_BYTES)
     else:
@@ -161,7 +246,7 @@ def _kind(path: Path) -> str:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes); copy it again from its source.")
         if h5py.is_hdf5(path):
-            return "hdf5"
+            return "emd" if path.suffix.lower() == ".emd" and is_emd(path) else "hdf5"
         if is_mat5(path):
             return "mat"
         if is_npy(path):
@@ -170,11 +255,18 @@ def _kind(path: Path) -> str:
             return "npz"
         if is_tiff(path):
             return "tiff"
+        if is_ser(path):
+            return "ser"
+        if is_dm(path):
+            return "dm"
+        if path.suffix.lower() == ".mdoc":
+            return "mdoc"
         if path.suffix.lower() in TEXT_SUFFIXES:
             return "text"
         if is_mrc(path):
             return "mrc"
     expected = {".h5": "HDF5", ".hdf5": "HDF5", ".emd": "HDF5", ".mat": "MATLAB 5 to 7.3", ".npz": "NPZ", ".npy": "NPY"}
+    expected |= {".dm3": "DM3", ".dm4": "DM4", ".ser": "SER"}
     suffix = path.suffix.lower()
     if suffix in expected:
         size = path.stat().st_size
@@ -182,11 +274,20 @@ def _kind(path: Path) -> str:
     return "unknown"
 
 
+def _kind_of(path: Path, dataset: str | None) -> str:
+    """Format of a file; an EMD of which a dataset is named by its path is read as HDF5."""
+    kind = _kind(path)
+    return "hdf5" if kind == "emd" and dataset is not None and dataset.strip("/") in list_hdf5(path) else kind
+
+
 def _only_stack(path: Path) -> str:
-    """Name of the only three-dimensional array of numbers in a file."""
+    """Name of the only three-dimensional (or else four-dimensional) array of numbers in a file."""
     found = list_datasets(path)
-    stacks = [name for name, what in found.items() if what.split()[0].count("x") == 2]
+    axes = {name: what.split()[0].count("x") + 1 for name, what in found.items()}
+    stacks = [name for name in found if axes[name] == 3] or [name for name in found if axes[name] == 4]
     if len(stacks) != 1:
-        why = "no dataset was named" + (f" and {len(stacks)} have three dimensions" if stacks else "")
+        why = "no dataset was named" + (
+            f" and {len(stacks)} have {'three' if axes[stacks[0]] == 3 else 'four'} dimensions" if stacks else ""
+        )
         raise missing_dataset(path, None, found, why)
     return stacks[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 import tokenize
@@ -28,7 +29,9 @@ class Stack(Protocol):
     path : str
         Where the file lies, absolute.
     shape : tuple of int
-        (tilt, y, x).
+        (tilt, y, x); where there are several frames of a tilt, these come one after the other.
+    frames : int
+        Frames of a tilt, of which the file says so by an axis of its own.
     dtype : str
         Kind of number that :meth:`read` returns.
     """
@@ -38,6 +41,9 @@ class Stack(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def frames(self) -> int: ...
 
     @property
     def dtype(self) -> str: ...
@@ -86,20 +92,24 @@ def check_numbers(dtype: np.dtype, where: str) -> None:
         raise InputError(f"{where} holds {dtype}, not numbers; needed is an array of integers or floats.")
 
 
-def check_stack_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
-    """`shape` as (tilt, y, x); a single image becomes a stack of one.
+def check_stack_shape(shape: tuple[int, ...], where: str) -> tuple[tuple[int, int, int], int]:
+    """`shape` as (tilt, y, x), and the number of frames: (tilt, frame, y, x) becomes (tilt * frame, y, x).
+
+    A single image becomes a stack of one.
 
     Raises
     ------
     InputError
-        If there are not two or three axes, or one of them is empty.
+        If there are not two to four axes, or one of them is empty.
     """
     shape = tuple(int(n) for n in shape)
-    if len(shape) == 2:
-        shape = (1, *shape)
-    if len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"{where} has shape {shape}; needed is a stack of images (tilt, y, x), none of them empty.")
-    return shape  # type: ignore[return-value]
+    if not 2 <= len(shape) <= 4 or min(shape) < 1:
+        raise InputError(
+            f"{where} has shape {shape}; needed is a stack of images (tilt, y, x), or of frames (tilt, frame, y, x), "
+            "none of them empty."
+        )
+    *stacked, ny, nx = shape
+    return (math.prod(stacked), ny, nx), stacked[1] if len(stacked) == 2 else 1
 
 
 def check_size(path: Path, needed: int, what: str) -> None:

@@ -34,12 +34,13 @@ class Hdf5Stack:
     fill: float | None = None
     transposed: bool = False
     logical: bool = False
-    single: bool = False
+    frames: int = 1
 
     def read(self, tilt: int) -> np.ndarray:
         """Image number `tilt`, shape (y, x)."""
         with reading(self.path, f"image {tilt} of {self.dataset}"), h5py.File(self.path, "r") as file:
-            stored = file[self.dataset][...] if self.single else file[self.dataset][tilt]
+            data = file[self.dataset]
+            stored = data[np.unravel_index(tilt, data.shape[:-2])] if data.ndim > 2 else data[...]
         return self._unpack(stored.T if self.transposed else stored)
 
     def _unpack(self, stored: np.ndarray) -> np.ndarray:
@@ -86,10 +87,11 @@ def open_hdf5(path: Path, dataset: str) -> Hdf5Stack:
         scale, offset, fill = (_attribute(data, names, where) for names in _PACKING)
         logical = _is_logical(data)
         packed = not logical and (scale, offset, fill) != (None, None, None)
+        stack_shape, frames = check_stack_shape(shape, where)
         return Hdf5Stack(
             str(path),
             dataset,
-            check_stack_shape(shape, where),
+            stack_shape,
             "bool" if logical else "float64" if packed else str(data.dtype),
             stamp(path),
             scale,
@@ -97,7 +99,7 @@ def open_hdf5(path: Path, dataset: str) -> Hdf5Stack:
             fill,
             transposed=matlab,
             logical=logical,
-            single=data.ndim == 2,
+            frames=frames,
         )
 
 

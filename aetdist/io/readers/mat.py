@@ -60,6 +60,7 @@ class MatStack:
     shape: tuple[int, int, int]
     dtype: str
     stamp: tuple[int, int]
+    frames: int = 1
 
     def read(self, tilt: int) -> np.ndarray:
         """Image number `tilt`, shape (y, x)."""
@@ -91,7 +92,7 @@ def list_mat5(path: Path) -> dict[str, str]:
 
 
 def open_mat5(path: Path, dataset: str) -> MatStack:
-    """A stack of images; MATLAB's (y, x, tilt) comes out as (tilt, y, x). Reads headers only.
+    """A stack of images; MATLAB's (y, x, tilt) and (y, x, frame, tilt) are turned round. Reads headers only.
 
     Raises
     ------
@@ -99,13 +100,14 @@ def open_mat5(path: Path, dataset: str) -> MatStack:
         If the variable is missing or no stack of real numbers, or the file is truncated.
     """
     variable = _find(path, dataset)
-    if len(variable.shape) not in (2, 3):
+    if len(variable.shape) not in (2, 3, 4):
         raise InputError(
             f"{path}::{dataset} has shape {variable.shape}; needed is a stack of images, in MATLAB (y, x, tilt)."
         )
-    ny, nx, *n = variable.shape
-    shape = check_stack_shape((*n, ny, nx), f"{path}::{dataset}")
-    return MatStack(str(path), variable, shape, "bool" if variable.logical else _CLASSES[variable.kind], stamp(path))
+    ny, nx, *stacked = variable.shape
+    shape, frames = check_stack_shape((*stacked[::-1], ny, nx), f"{path}::{dataset}")
+    dtype = "bool" if variable.logical else _CLASSES[variable.kind]
+    return MatStack(str(path), variable, shape, dtype, stamp(path), frames)
 
 
 def read_mat5_table(path: Path, dataset: str, max_bytes: int) -> np.ndarray:

@@ -27,6 +27,7 @@ class MrcStack:
     dtype: str
     stamp: tuple[int, int]
     start: int
+    frames: int = 1
 
     def read(self, tilt: int) -> np.ndarray:
         """Image number `tilt`, shape (y, x)."""
@@ -65,10 +66,10 @@ def open_mrc(path: Path) -> MrcStack:
     check_numbers(dtype, str(path))
     if header.mode == 0 and _imod_unsigned(path, header):
         dtype = np.dtype(np.uint8)
-    shape = check_stack_shape(tuple(int(n) for n in shape), str(path))
+    shape, frames = check_stack_shape(shape, str(path))
     start = _HEADER + int(header.nsymbt)
     check_size(path, start + int(np.prod(shape, dtype=object)) * dtype.itemsize, f"a stack of {shape} {dtype}")
-    return MrcStack(str(path), shape, dtype.str, stamp(path), start)
+    return MrcStack(str(path), shape, dtype.str, stamp(path), start, frames)
 
 
 def _imod_unsigned(path: Path, header: np.void) -> bool:

@@ -50,7 +50,7 @@ class NpyStack:
     stamp: tuple[int, int]
     start: int
     fortran: bool = False
-    single: bool = False
+    frames: int = 1
 
     def read(self, tilt: int) -> np.ndarray:
         """Image number `tilt`, shape (y, x)."""
@@ -60,7 +60,9 @@ class NpyStack:
         with reading(self.path, f"image {tilt}"):
             if self.fortran:
                 mapped = np.load(self.path, mmap_mode="r", allow_pickle=False)
-                return np.array(mapped if self.single else mapped[tilt], order="C")
+                return np.array(
+                    mapped[np.unravel_index(tilt, mapped.shape[:-2])] if mapped.ndim > 2 else mapped, order="C"
+                )
             if self.member is None:
                 data = read_bytes(self.path, start, n_bytes)
             else:
@@ -100,10 +102,9 @@ def open_npy(path: Path) -> NpyStack:
     with reading(path, "the .npy header"), path.open("rb") as file:
         header = _header(file)
     check_numbers(header.dtype, str(path))
-    shape = check_stack_shape(header.shape, str(path))
+    shape, frames = check_stack_shape(header.shape, str(path))
     check_size(path, header.end, f"an array of {describe(header.shape, header.dtype)}")
-    single = len(header.shape) == 2
-    return NpyStack(str(path), None, shape, header.dtype.str, stamp(path), header.start, header.fortran, single)
+    return NpyStack(str(path), None, shape, header.dtype.str, stamp(path), header.start, header.fortran, frames)
 
 
 def open_npz(path: Path, dataset: str) -> NpyStack:
@@ -116,12 +117,12 @@ def open_npz(path: Path, dataset: str) -> NpyStack:
     """
     header, size = _find(path, dataset)
     where = f"{path}::{dataset}"
-    shape = check_stack_shape(header.shape, where)
+    shape, frames = check_stack_shape(header.shape, where)
     if header.fortran:
         raise InputError(f"{where} is in Fortran order, of which images cannot be read alone; save it in C order.")
     if size < header.end:
         raise InputError(f"{where} is truncated: {header.end} bytes are needed, there are {size}; save it again.")
-    return NpyStack(str(path), f"{dataset}.npy", shape, header.dtype.str, stamp(path), header.start)
+    return NpyStack(str(path), f"{dataset}.npy", shape, header.dtype.str, stamp(path), header.start, False, frames)
 
 
 def read_numpy_table(path: Path, dataset: str | None, max_bytes: int) -> np.ndarray:

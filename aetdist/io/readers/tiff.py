@@ -24,6 +24,7 @@ class TiffStack:
     dtype: str
     stamp: tuple[int, int]
     start: int | None = None
+    frames: int = 1
 
     def read(self, tilt: int) -> np.ndarray:
         """Image number `tilt`, shape (y, x)."""
@@ -61,7 +62,7 @@ def open_tiff(path: Path) -> TiffStack:
             raise InputError(f"{path} holds colours (axes {series.axes}); needed are grey images: save it as such.")
         dtype, start, n_pages = np.dtype(series.dtype), series.dataoffset, len(series.pages)
         check_numbers(dtype, str(path))
-        shape = check_stack_shape(series.shape, str(path))
+        shape, frames = check_stack_shape(series.shape, str(path))
         if start is not None:
             dtype = dtype.newbyteorder(file.byteorder)
             needed = start + int(np.prod(shape, dtype=object)) * dtype.itemsize
@@ -74,7 +75,7 @@ def open_tiff(path: Path) -> TiffStack:
                 for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
             )
     check_size(path, needed, f"a stack of {shape} {dtype}")
-    return TiffStack(str(path), shape, dtype.str, stamp(path), start)
+    return TiffStack(str(path), shape, dtype.str, stamp(path), start, frames)
 
 
 def _check_directories(path: Path) -> None:
