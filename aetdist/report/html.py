@@ -28,6 +28,7 @@ from .pictures import (
     field_of,
 )
 from .style import data_uri, png, save_picture
+from .tilts import draw_common_lines, draw_drift, draw_preprocessing, draw_shifts
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class Findings:
     atoms: xr.Dataset | None
     truth: xr.Dataset | None
     comparison: Comparison | None
+    raw: xr.Dataset | None = None
+    preprocessed: xr.Dataset | None = None
 
 
 def write_report(
@@ -178,8 +181,14 @@ def find(
 ) -> Findings:
     """Read what a store holds and compare its atoms with the truth, where there is one."""
     groups = store.groups()
-    series, volume, atoms, stored_truth = (
-        store.read(group) if group in groups else None for group in ("tilt_series/aligned", "volume", "atoms", "truth")
+    raw, preprocessed, series, volume, atoms, stored_truth = (
+        store.read(group) if group in groups else None
+        for group in (
+            *(f"tilt_series/{step}" for step in ("raw", "preprocessed", "aligned")),
+            "volume",
+            "atoms",
+            "truth",
+        )
     )
     if truth is None:
         truth = stored_truth
@@ -189,7 +198,7 @@ def find(
     if truth is not None and series is not None and atoms is not None:
         truth, atoms = in_field(truth, series), in_field(atoms, series)
         comparison = compare_atoms(atoms, truth, tolerance=tolerance)
-    return Findings(title or store.path.stem, series, volume, atoms, truth, comparison)
+    return Findings(title or store.path.stem, series, volume, atoms, truth, comparison, raw, preprocessed)
 
 
 def in_field(atoms: xr.Dataset, series: xr.Dataset, margin: float = 0.0) -> xr.Dataset:
@@ -228,6 +237,8 @@ def summary(findings: Findings) -> dict[str, str]:
             if film.size:
                 numbers["film thickness, median"] = f"{float(np.median(film)):.0f} Å"
     if series is not None:
+        if "used" in series and not series["used"].all():
+            numbers["tilts not used"] = f"{int((~series['used'].values).sum())}"
         tilts = series["angles"].values[:, 1]
         numbers["tilts"] = f"{len(tilts)}, {tilts.min():.0f}° to {tilts.max():.0f}°"
     return numbers
@@ -242,6 +253,16 @@ def pictures(findings: Findings) -> list[Picture]:
     def add(name: str, caption: str, draw: Callable[..., Figure], *arguments: Any, **options: Any) -> None:
         drawn.append(Picture(name, caption, lambda **theme: draw(*arguments, **options, **theme)))
 
+    raw, preprocessed = findings.raw, findings.preprocessed
+    if preprocessed is not None:
+        text = "A tilt before and after preprocessing; the line is the mask inside which the object lies."
+        add("preprocessing", text, draw_preprocessing, preprocessed, raw)
+        if "frame_shift" in preprocessed and preprocessed.sizes["frame"] > 1:
+            add("drift", "Drift of the frames since the first of their tilt.", draw_drift, preprocessed)
+    if series is not None and "shift" in series:
+        add("shifts", "Shifts that alignment undid.", draw_shifts, series)
+        text = "Images summed across the tilt axis, one row for each tilt: aligned, all show the same line."
+        add("common_lines", text, draw_common_lines, series, preprocessed)
     if volume is not None:
         add("slices", "Three slices through the volume.", draw_slices, volume, field=field)
     if volume is not None and atoms is not None and atoms.sizes["atom"]:

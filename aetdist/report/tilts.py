@@ -94,7 +94,7 @@ def draw_drift(series: xr.Dataset) -> Figure:
 
 @picture
 def draw_shifts(series: xr.Dataset) -> Figure:
-    """Draw the shift of every tilt that alignment found, and how well its common line fits.
+    """Draw the shift of every tilt that alignment found; crosses are tilts that are not used.
 
     Parameters
     ----------
