@@ -11,12 +11,23 @@ import numpy as np
 
 from .errors import AetdistWarning, InputError
 from .geometry import matrices_from_euler
-from .io.readers import list_datasets, read_table
+from .io.readers import (
+    Calibration,
+    Stack,
+    in_natural_order,
+    in_order_of,
+    list_datasets,
+    list_files,
+    read_order,
+    read_table,
+)
 
 Files = str | Path | Sequence[str | Path]
 Table = str | Path | np.ndarray | Sequence[float] | Sequence[Sequence[float]]
 
 _PIXEL_SIZES = (0.1, 5.0)  # Angstrom; atoms are not seen beyond
+_SQUARE = 1e-3  # part by which pixel sizes may differ, along x and y or between files
+_CALIBRATED = 0.05  # part by which the microscope's own calibration may be off
 _DUPLICATE = 1e-5  # difference of two rotation matrices; 0.0006 degrees
 
 
@@ -120,3 +131,84 @@ def listed(flags: np.ndarray) -> str:
 
 def warn(message: str) -> None:
     warnings.warn(message, AetdistWarning, stacklevel=3)
+
+
+def order_files(files: Files, order: str | Path | None, angles: Table | None = None) -> list[str | Path]:
+    """Files, and those of folders, in natural order, in the order given, or in that of a table that names them.
+
+    Raises
+    ------
+    InputError
+        If there are none, one comes twice, or the table names others.
+    """
+    found = list_files(files)
+    if order == "given":
+        return found
+    table = order
+    if order is None and len(found) > 1 and isinstance(angles, str | Path) and is_file(angles):
+        table = angles
+    names = None
+    if table not in (None, "natural"):
+        if not is_file(str(table)):
+            raise InputError(f"The order came as {table}; needed is natural, given, or a file that names the images.")
+        names = read_order(str(table))
+        if names is None and order is not None:
+            raise InputError(f"{table} names no files; needed is an .mdoc, or a text file with a column named file.")
+    if names is None:
+        return in_natural_order(found)
+    ordered = in_order_of(found, names, str(table))
+    if len(ordered) < len(found):
+        left_out = next(file for file in found if file not in ordered)
+        warn(
+            f"{len(found) - len(ordered)} of {len(found)} files are not named in {table} ({left_out}); "
+            "they are left out."
+        )
+    return ordered
+
+
+def pixel_size_of(given: float | None, calibrations: Sequence[Calibration], names: Sequence[object]) -> float:
+    """Pixel size in Angstrom: the one given, or that of the files, which must agree and be square.
+
+    Raises
+    ------
+    InputError
+        If there is none, it differs along x and y or between the files, or is no positive number.
+    """
+    sizes = [(c.pixel_size, name) for c, name in zip(calibrations, names, strict=True) if c.pixel_size is not None]
+    if given is not None:
+        value = checked_pixel_size(given)
+        for (y, x), name in sizes[:1]:
+            if max(abs(y - value), abs(x - value)) > _CALIBRATED * value:
+                warn(
+                    f"A pixel of {value:g} Angstrom came, {name} says {y:.6g} x {x:.6g} (y, x); the one that came is "
+                    "used."
+                )
+        return value
+    if not sizes:
+        raise InputError("No pixel size came, and the files say none; give it in Angstrom with --pixel-size.")
+    for (y, x), name in sizes:
+        if abs(y - x) > _SQUARE * max(y, x):
+            raise InputError(
+                f"The pixels of {name} are {y:.6g} x {x:.6g} Angstrom (y, x); needed are square ones: resample the "
+                "images, or, if that calibration is wrong, give --pixel-size."
+            )
+    (first, _), name = sizes[0]
+    for (other, _), other_name in sizes:
+        if abs(other - first) > _SQUARE * first:
+            raise InputError(
+                f"The pixels of {name} are {first:.6g} Angstrom, those of {other_name} {other:.6g}; needed is one "
+                "size: leave files out, or, if a calibration is wrong, give --pixel-size."
+            )
+    return checked_pixel_size(first)
+
+
+def wrong_number(n_angles: int, n: int, of_what: str, stacks: Sequence[Stack]) -> InputError:
+    """The error for angles that are not as many as the images; says where the axes look swapped."""
+    swapped = next((stack for stack in stacks if stack.shape[2] == n_angles), None)
+    hint = "check the images and the angles you named."
+    if swapped is not None:
+        hint = (
+            f"{swapped.path} has shape {swapped.shape}, of which the last axis is as long as there are angles: are its "
+            "axes (y, x, tilt)? Then save it as (tilt, y, x)."
+        )
+    return InputError(f"{n_angles} angles came for {n} {of_what}; needed is one row of angles for each tilt: {hint}")

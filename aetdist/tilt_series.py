@@ -14,16 +14,18 @@ from ._inputs import (
     angle_table,
     as_list,
     checked_acquisition,
-    checked_pixel_size,
     is_file,
     listed,
+    order_files,
+    pixel_size_of,
     resolve_table,
     warn,
     warn_of_angles,
+    wrong_number,
 )
 from .errors import InputError
 from .geometry import centred_coordinates, euler_from_convention, matrices_from_astra, matrices_from_euler
-from .io.readers import SeriesSource, Stack, list_datasets, open_stack
+from .io.readers import SeriesSource, Stack, list_datasets, open_stack, read_calibration
 from .schema import EULER, TILT_SERIES, check, with_units
 
 __all__ = ["import_tilt_series"]
@@ -39,7 +41,8 @@ def import_tilt_series(
     mask: str | Path | None = None,
     x_pixels: Table | None = None,
     y_pixels: Table | None = None,
-    pixel_size: float,
+    pixel_size: float | None = None,
+    order: str | Path | None = None,
     tilt_axis: float = 0.0,
     angle_convention: str = "yang2021",
     flip_tilt: bool = False,
@@ -53,7 +56,8 @@ def import_tilt_series(
     Parameters
     ----------
     files : str, Path or sequence of them
-        HDF5, MAT, MRC, TIFF, NPY or NPZ files; images of several files are joined in the order given.
+        HDF5, MAT, MRC, TIFF, NPY, NPZ or SER files; DM3, DM4 or EMD with the extra ``em``. A folder stands for the
+        images in it; images of several files are joined.
     images : str, optional
         Name of the dataset of shape (tilt, y, x) in HDF5, MAT (there (y, x, tilt)) and NPZ files;
         not needed where only one array has three dimensions.
@@ -66,8 +70,11 @@ def import_tilt_series(
     x_pixels, y_pixels : str, Path or array_like, optional
         Dataset in the first file, or a file: coordinates of the pixels in pixels from the projection
         of the rotation's origin, shape (nx,) and (ny,). Without them, pixel ``n // 2`` is at 0.
-    pixel_size : float
-        Edge of a pixel in Angstrom.
+    pixel_size : float, optional
+        Edge of a pixel in Angstrom, where the files do not say it, or say it wrongly.
+    order : str or Path, optional
+        ``"natural"`` (img_2 before img_10), ``"given"``, or a table that names the files: an .mdoc, or a text
+        file with a column ``file``. Without it, that of `angles` where this is such a table, otherwise natural.
     tilt_axis : float
         Angle from image y to the tilt axis in degrees, positive towards -x. Images are not resampled.
     angle_convention : {"yang2021", "single", "imod", "astra"}
@@ -97,14 +104,15 @@ def import_tilt_series(
     AetdistWarning
         For values that look wrong: pixel size in nm or pm, angles in radians, tilts that come twice.
     """
+    paths = order_files(files, order, angles)
     dataset, source = _lazy_series(
-        files,
+        paths,
         images=images,
         angles=angles,
         mask=mask,
         x_pixels=x_pixels,
         y_pixels=y_pixels,
-        pixel_size=checked_pixel_size(pixel_size),
+        pixel_size=pixel_size_of(pixel_size, [read_calibration(path, images) for path in paths], paths),
         tilt_axis=tilt_axis,
         angle_convention=angle_convention,
         flip_tilt=flip_tilt,
@@ -134,10 +142,7 @@ def _lazy_series(
     first = Path(source.images[0].path)
     table = angle_table(angles, first)
     if len(table) != n:
-        raise InputError(
-            f"{len(table)} angles came for {n} images; needed is one row of angles for each image: check the images "
-            "and the angles you named."
-        )
+        raise wrong_number(len(table), n, "images", source.images)
     euler = euler_from_convention(table, angle_convention, tilt_axis=tilt_axis, flip_tilt=flip_tilt)
     warn_of_angles(table, euler, angle_convention)
     origin = _astra_origin(table, (ny, nx)) if angle_convention == "astra" else None
@@ -232,10 +237,7 @@ def _check_pixels(statistics: np.ndarray, shape: tuple[int, ...], mask: str | Pa
 
 
 def _open_images(files: Files, images: str | None) -> tuple[Stack, ...]:
-    paths = as_list(files)
-    if not paths:
-        raise InputError("No file came to import; name one or more files of images.")
-    return tuple(open_stack(path, images) for path in paths)
+    return tuple(open_stack(path, images) for path in as_list(files))
 
 
 def _open_mask(files: Files, mask: str | Path | None) -> tuple[Stack, ...]:

@@ -159,7 +159,7 @@ def test_import__several_files_are_joined_in_order(tmp_path, images):
     paths = [tmp_path / f"tilt{k}.tif" for k in range(N)]
     for path, image in zip(paths, images, strict=True):
         tifffile.imwrite(path, image)
-    series = import_tilt_series(paths[::-1], angles=ANGLES, pixel_size=0.35)
+    series = import_tilt_series(paths[::-1], angles=ANGLES, pixel_size=0.35, order="given")
     np.testing.assert_array_equal(series.images, images[::-1])
     assert series.attrs["source"] == [path.name for path in paths[::-1]]
     tifffile.imwrite(paths[3], images[3, :, 1:])

@@ -12,6 +12,7 @@ import numpy as np
 import tifffile
 
 from ._stack import reading
+from .mdoc import read_mdoc
 from .rosetta import read_rosetta_calibration
 from .ser import open_ser, read_emi
 
@@ -47,6 +48,10 @@ def calibration_of(path: Path, kind: str, dataset: str | None) -> Calibration:
     InputError
         If the file is damaged, or its pixels are no lengths.
     """
+    if kind == "mdoc":
+        said = read_mdoc(path)
+        pixel = None if said.pixel_size is None else (said.pixel_size, said.pixel_size)
+        return Calibration(pixel, tuple(map(float, said.tilts)), said.attributes)
     if kind == "mrc":
         return _mrc(path)
     if kind == "tiff":
