@@ -1,0 +1,197 @@
+"""From raw frames to an aligned series: the stages, their records, what they leave in the store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+
+from aetdist import pipeline
+from aetdist.errors import InputError
+from aetdist.geometry import rotate_tilt_axis
+from aetdist.images import resample
+from aetdist.io import Record, Store
+from aetdist.preprocess import correct_frames, preprocess_acquisition
+from aetdist.report import write_pictures
+from aetdist.schema import TILT_SERIES, check
+from aetdist.simulate import nanoparticle, simulate_acquisition
+
+pytestmark = pytest.mark.integration
+
+RAW, PREPROCESSED, ALIGNED = (f"tilt_series/{step}" for step in ("raw", "preprocessed", "aligned"))
+TILTS = np.linspace(-60.0, 60.0, 13)
+DISTORTION = [[1.004, 0.003], [0.003, 0.996]]
+
+
+@pytest.fixture(scope="module")
+def raw() -> xr.Dataset:
+    """Frames of a small particle."""
+    atoms = nanoparticle(20.0, seed=2)
+    options = {"field": (112, 112), "shift": 8.0, "sigma": 0.6, "frames": 3, "seed": 2}
+    return simulate_acquisition(atoms, TILTS, tilt_axis=1.0, **options).load()  # type: ignore[arg-type]
+
+
+def write_raw(path: Path, raw: xr.Dataset) -> Path:
+    with Store.create(path) as store:
+        store.write(RAW, raw, record=Record("import", {"file": "frames"}), chunks={"tilt": 1})
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(raw: xr.Dataset, client: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A store taken through both stages on two workers, and their summaries."""
+    path = write_raw(tmp_path_factory.mktemp("series") / "run.zarr", raw)
+    first = pipeline.preprocess(path, distortion=DISTORTION)
+    return path, {"preprocess": first, "align": pipeline.align(path)}
+
+
+@pytest.fixture
+def copy(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """A copy of that store, to spoil."""
+    return Path(shutil.copytree(made[0], tmp_path / "run.zarr"))
+
+
+def test_preprocess__groups_are_valid_and_say_what_was_found(made, raw):
+    path, said = made
+    store = Store.open(path)
+    preprocessed, aligned = store.read(PREPROCESSED), store.read(ALIGNED)
+    for series in (preprocessed, aligned):
+        check(series, TILT_SERIES)
+        assert series["images"].chunks[0] == (1,) * len(TILTS)
+    error = (preprocessed["frame_shift"] - raw["true_frame_shift"]).values[:, 1:]
+    assert np.sqrt((error**2).mean()) < 0.08
+    np.testing.assert_array_equal(preprocessed["distortion"], DISTORTION)
+    assert preprocessed["object_mask"].any() and not preprocessed["object_mask"].all()
+    assert said["preprocess"]["n_frames_dropped"] == 0 and 0.3 < said["preprocess"]["drift_rms"] < 3
+    assert {"noise_gain", "noise_offset", "noise_read_noise"} <= said["preprocess"].keys()
+    assert said["align"]["tilt_axis"] == float(aligned["tilt_axis"])
+    assert said["align"]["state"] == said["preprocess"]["state"] == "computed"
+    assert not said["align"]["already_aligned"] and said["align"]["shift_rms"] > 2
+
+
+def test_preprocess__aligned_images_are_made_from_the_frames_at_once(made, raw):
+    """Corrections composed: one resampling of every frame, at D (r + a) + s."""
+    path, _ = made
+    aligned = Store.open(path).read(ALIGNED)
+    corrections = Store.open(path).read(PREPROCESSED)
+    plain = correct_frames(raw, corrections, aligned["shift"].values, denoised=False, background=False)
+    tilt, d = 3, np.array(DISTORTION)
+    frames = [
+        resample(raw["frames"].values[tilt, f], d, d @ aligned["shift"].values[tilt] + s)[0]
+        for f, s in enumerate(aligned["frame_shift"].values[tilt])
+    ]
+    inside = plain["mask"].values[tilt]
+    expected = np.mean(frames, axis=0) - corrections.attrs["noise_offset"]
+    np.testing.assert_allclose(plain["images"].values[tilt][inside], expected[inside], rtol=1e-4, atol=1e-3)
+
+
+def test_preprocess__the_axis_goes_into_the_angles(made, raw):
+    aligned = Store.open(made[0]).read(ALIGNED)
+    axis = float(aligned["tilt_axis"])
+    assert abs(axis - 1.0) < 0.4
+    np.testing.assert_allclose(aligned["angles"], rotate_tilt_axis(raw["angles"].values, axis), atol=1e-9)
+
+
+def test_preprocess__a_second_run_computes_nothing(copy):
+    assert pipeline.preprocess(copy, distortion=DISTORTION)["state"] == "current"
+    assert pipeline.align(copy)["state"] == "current"
+
+
+def test_preprocess__another_keyword_makes_what_follows_stale(copy, client):
+    assert pipeline.preprocess(copy, distortion=DISTORTION, denoised=False)["state"] == "computed"
+    groups = pipeline.info(copy)["groups"]
+    assert groups[ALIGNED]["status"] == "stale"
+    assert pipeline.align(copy)["state"] == "computed"
+
+
+def test_preprocess__runs_from_an_experiment_file(raw, client, tmp_path):
+    write_raw(tmp_path / "run.zarr", raw)
+    toml = tmp_path / "experiment.toml"
+    toml.write_text(f'store = "run.zarr"\n[preprocess]\ndistortion = {DISTORTION}\n[align]\nkind = "particle"\n')
+    assert pipeline.run(toml, dry_run=True)["stages"] == {"preprocess": "to compute", "align": "to compute"}
+    assert pipeline.run(toml)["stages"] == {"preprocess": "computed", "align": "computed"}
+    assert pipeline.run(toml)["stages"] == {"preprocess": "current", "align": "current"}
+
+
+def test_preprocess__images_without_frames_are_aligned_by_resampling_them(made, client, tmp_path):
+    series = Store.open(made[0]).read(PREPROCESSED)[["images", "mask", "angles", "pixel_size"]].load()
+    with Store.create(tmp_path / "run.zarr") as store:
+        store.write(ALIGNED, series, record=Record("import", {"file": "images"}), chunks={"tilt": 1})
+    said = pipeline.align(tmp_path / "run.zarr")
+    assert said["state"] == "computed"
+    store = Store.open(tmp_path / "run.zarr")
+    assert store.groups() == [ALIGNED, PREPROCESSED]  # what was imported is kept
+    aligned = store.read(ALIGNED)
+    np.testing.assert_array_equal(store.read(PREPROCESSED)["images"], series["images"])
+    expected = resample(series["images"].values[4], np.eye(2), aligned["shift"].values[4])[0]
+    inside = aligned["mask"].values[4]
+    np.testing.assert_allclose(aligned["images"].values[4][inside], expected[inside], rtol=1e-3, atol=0.5)
+    assert pipeline.align(tmp_path / "run.zarr")["state"] == "current"
+
+
+def test_preprocess__a_series_that_is_aligned_stays_as_it_is(made, client, tmp_path):
+    series = Store.open(made[0]).read(ALIGNED)[["images", "mask", "angles", "pixel_size"]].load()
+    with Store.create(tmp_path / "run.zarr") as store:
+        store.write(ALIGNED, series, record=Record("import", {"file": "images"}), chunks={"tilt": 1})
+        before = store.digest(ALIGNED)
+    said = pipeline.align(tmp_path / "run.zarr")
+    assert said["already_aligned"] and said["state"] == "left as it is"
+    store = Store.open(tmp_path / "run.zarr")
+    assert store.groups() == [ALIGNED] and store.digest(ALIGNED) == before
+    np.testing.assert_array_equal(store.read(ALIGNED)["images"], series["images"])
+
+
+def test_preprocess__pictures_of_every_step(made, tmp_path):
+    names = {file.stem for file in write_pictures(made[0], tmp_path)}
+    assert {"preprocessing", "drift", "shifts", "common_lines"} <= names
+
+
+def test_preprocess__summary_is_plain_json(made):
+    from aetdist._console import jsonable
+
+    for said in made[1].values():
+        json.dumps(jsonable(said), allow_nan=False)
+
+
+def test_preprocess__building_the_images_computes_nothing(made, raw, no_compute):
+    lazy = raw.chunk({"tilt": 1})
+    corrections = Store.open(made[0]).read(PREPROCESSED)
+    series = correct_frames(lazy, corrections, np.zeros((len(TILTS), 2)))
+    assert series["images"].chunks[0] == (1,) * len(TILTS)
+
+
+def test_preprocess__one_tilt_needs_only_its_own_frames(made, raw):
+    lazy = raw.chunk({"tilt": 1})
+    corrections = Store.open(made[0]).read(PREPROCESSED)
+    image = correct_frames(lazy, corrections)["images"]
+    (one,) = dask.optimize(image.data[3])
+    (whole,) = dask.optimize(image.data)
+    assert len(dict(one.__dask_graph__())) < len(dict(whole.__dask_graph__())) / 4
+
+
+@pytest.mark.parametrize(
+    ("keywords", "match"),
+    [
+        ({"distortion": [[2.0, 0.0], [0.0, 1.0]]}, "distortion"),
+        ({"kind": "cube"}, "kind"),
+        ({"noise": (0.0, 1.0, 1.0)}, "gain"),
+    ],
+)
+def test_preprocess__refuses_options_that_cannot_be(raw, keywords, match):
+    with pytest.raises(InputError, match=match):
+        preprocess_acquisition(raw, **keywords)
+
+
+def test_align__refuses_a_single_tilt(made, client, tmp_path):
+    series = Store.open(made[0]).read(PREPROCESSED).isel(tilt=[0])[["images", "mask", "angles"]]
+    with Store.create(tmp_path / "run.zarr") as store:
+        store.write(ALIGNED, series, record=Record("import"), chunks={"tilt": 1})
+    with pytest.raises(InputError, match="tilt"):
+        pipeline.align(tmp_path / "run.zarr")
+    assert Store.open(tmp_path / "run.zarr").groups() == [ALIGNED]  # nothing was moved
