@@ -39,7 +39,7 @@ __all__ = ["import_acquisition"]
 _SATURATED = 0.01  # part of the pixels at the largest number that the integers hold
 _STATISTICS = ("bad", "lowest", "highest", "saturated", "skewness", "checksum")
 _BLOCK = 8  # pixels; averages of such blocks show the object, not its noise
-_INVERTED = -0.5  # skewness
+_INVERTED = -0.5  # skewness; a measured film has 0.6 to 1.2, the same inverted the negative of it
 _STAGE = 1.0  # degree; angles that were refined stay closer to those of the stage
 
 
@@ -195,7 +195,7 @@ def _opened(paths: Sequence[str | Path], images: str | None) -> tuple[Stack, ...
                 f"Frames differ in size: {stacks[0].path} has {stacks[0].shape[1:]} pixels (y, x), {stack.path} "
                 f"{stack.shape[1:]}; needed are frames of one size: leave the others out, or crop them."
             )
-        if stack.dtype == "bool":
+        if np.dtype(stack.dtype) == bool:
             raise InputError(f"The images in {stack.path} are only True and False; name the images, not a mask.")
     return stacks
 
@@ -336,7 +336,7 @@ def _statistics_block(source: FrameSource, block_id: tuple[int, ...] = (0,)) -> 
 def _skewness(frame: np.ndarray) -> float:
     """Skewness of a frame's averages over blocks: above 0 for bright atoms in vacuum, below for dark ones."""
     ny, nx = (n // _BLOCK * _BLOCK for n in frame.shape)
-    if min(ny, nx) < 2 * _BLOCK:
+    if min(ny, nx) < 2 * _BLOCK or not np.isfinite(frame).all():
         return float("nan")
     means = frame[:ny, :nx].reshape(ny // _BLOCK, _BLOCK, nx // _BLOCK, _BLOCK).mean(axis=(1, 3), dtype=np.float64)
     deviation = means - means.mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from ...errors import InputError
 from ._stack import check_numbers, check_stack_shape, describe, missing_dataset, reading, stamp
 
 _MODULES = {"dm": "rsciio.digitalmicrograph", "emd": "rsciio.emd"}
-_LENGTHS = {"pm": 1e-2, "å": 1.0, "angstrom": 1.0, "nm": 10.0, "um": 1e4, "mm": 1e7, "cm": 1e8, "m": 1e10}
+_LENGTHS = {"pm": 1e-2, "å": 1.0, "a": 1.0, "angstrom": 1.0, "nm": 10.0, "um": 1e4, "mm": 1e7, "cm": 1e8, "m": 1e10}
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def open_rosetta(path: Path, kind: str, title: str | None = None) -> RosettaStac
     data, order = entry["data"], _order(entry["axes"])
     check_numbers(data.dtype, str(path))
     shape, frames = check_stack_shape(tuple(data.shape[axis] for axis in order), str(path))
+    if any(axis.get("name") == "Time" for axis in entry["axes"]) and len(order) == 3:
+        frames = shape[0]  # Velox: frames of one scan after the other
     return RosettaStack(str(path), kind, index, shape, np.dtype(data.dtype).str, stamp(path), order, frames)
 
 
@@ -101,7 +104,8 @@ def read_rosetta_calibration(
     units = [str(axis.get("units") or "").strip() for axis in last]
     if any(unit.replace(" ", "").startswith("1/") or unit in ("mrad", "rad") for unit in units):
         raise InputError(f"{path} has pixels in {units[0]}: diffraction patterns; needed are images.")
-    factors = [_LENGTHS.get(unit.lower().replace("µ", "u").replace("μ", "u")) for unit in units]
+    units = [unicodedata.normalize("NFKC", unit).lower().replace("μ", "u") for unit in units]
+    factors = [_LENGTHS.get(unit) for unit in units]
     y, x = (abs(float(axis["scale"])) * (factor or 0.0) for axis, factor in zip(last, factors, strict=True))
     attributes = {}
     for name, where, factor in _METADATA[kind]:

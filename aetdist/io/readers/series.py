@@ -49,7 +49,7 @@ class SeriesSource:
                         f"{stack.path} {stack.shape[1:]}; needed are images of one size."
                     )
         for stack in self.images:
-            if stack.dtype == "bool":
+            if np.dtype(stack.dtype) == bool:
                 raise InputError(f"The images in {stack.path} are only True and False; name the images, not the mask.")
         if self.masks:
             mask, images = _joined(self.masks), self.shape
