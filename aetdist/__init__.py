@@ -6,12 +6,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .align import align_tilt_series, apply_alignment
+    from .acquisition import import_acquisition
     from .cluster import connect
     from .io import Store, read_atoms, write_xyz
     from .metrics import compare_atoms, normalised_rmse, r_factor
+    from .preprocess import (
+        calibrate_scan,
+        correct_frames,
+        denoise,
+        preprocess_acquisition,
+        register_frames,
+        subtract_background,
+    )
     from .projections import project_volume
     from .reconstruct import reconstruct_resire, reconstruct_scan, reconstruct_slabs
-    from .simulate import amorphous_film, nanoparticle, simulate_tilt_series
+    from .simulate import amorphous_film, nanoparticle, simulate_acquisition, simulate_tilt_series
     from .tilt_series import import_tilt_series
     from .trace import trace_atoms
 
@@ -22,7 +32,17 @@ _HOMES = {
     "amorphous_film": "simulate",
     "nanoparticle": "simulate",
     "simulate_tilt_series": "simulate",
+    "simulate_acquisition": "simulate",
+    "import_acquisition": "acquisition",
     "import_tilt_series": "tilt_series",
+    "register_frames": "preprocess",
+    "calibrate_scan": "preprocess",
+    "denoise": "preprocess",
+    "subtract_background": "preprocess",
+    "preprocess_acquisition": "preprocess",
+    "correct_frames": "preprocess",
+    "align_tilt_series": "align",
+    "apply_alignment": "align",
     "project_volume": "projections",
     "reconstruct_resire": "reconstruct",
     "reconstruct_scan": "reconstruct",
@@ -37,19 +57,29 @@ _HOMES = {
 
 __all__ = [
     "Store",
+    "align_tilt_series",
     "amorphous_film",
+    "apply_alignment",
+    "calibrate_scan",
     "compare_atoms",
     "connect",
+    "correct_frames",
+    "denoise",
+    "import_acquisition",
     "import_tilt_series",
     "nanoparticle",
     "normalised_rmse",
+    "preprocess_acquisition",
     "project_volume",
     "r_factor",
     "read_atoms",
     "reconstruct_resire",
     "reconstruct_scan",
     "reconstruct_slabs",
+    "register_frames",
+    "simulate_acquisition",
     "simulate_tilt_series",
+    "subtract_background",
     "trace_atoms",
     "write_xyz",
 ]

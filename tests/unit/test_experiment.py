@@ -117,7 +117,7 @@ def test_experiment__defaults_come_from_the_function(tmp_path: Path) -> None:
         ('[import]\nfiles = ["a.h5"]\npixel_size = 0.3\n', r"\[import\] needs output"),
         ('[import]\nfiles = []\noutput = "o"\npixel_size = 0.3\n', r"files = \[\] came"),
         ('[import]\nfiles = "f"\noutput = 3\npixel_size = 0.3\n', r"output = 3 came, text is needed"),
-        ('[import]\nfiles = "f"\noutput = "o"\n', r"\[import\] needs pixel_size"),
+        ('store = "r"\n[scan]\noverlap = 3\n', r"\[scan\] needs window"),
         ("[trace]\n", r"either a table \[import\], or store"),
         ('store = "a"\n' + IMPORT, r"either a table \[import\], or store"),
         ("store = 3\n[trace]\n", "store = 3 came, text is needed"),

@@ -470,7 +470,10 @@ def test_readers__unknown_or_absent_files(tmp_path):
     (tmp_path / "empty.h5").touch()
     (tmp_path / "fake.h5").write_bytes(b"not HDF5" * 10)
     for name, message in [
-        ("notes.pdf", "no format known for images; needed is one of HDF5, MAT, MRC, TIFF, NPY, NPZ, SER, DM3, DM4 and EMD"),
+        (
+            "notes.pdf",
+            "no format known for images; needed is one of HDF5, MAT, MRC, TIFF, NPY, NPZ, SER, DM3, DM4 and EMD",
+        ),
         ("nothing.h5", "does not exist"),
         (".", "is a folder"),
         ("empty.h5", "empty"),
