@@ -8,7 +8,7 @@ from scipy import ndimage
 from ._kernels import relax_laplace
 
 
-def solve_laplace(values: np.ndarray, unknown: np.ndarray, known: np.ndarray, *, tolerance: float = 1e-6) -> np.ndarray:
+def solve_laplace(values: np.ndarray, unknown: np.ndarray, known: np.ndarray, *, tolerance: float = 1e-4) -> np.ndarray:
     """Laplace's equation on the pixels `unknown`, with the values on the pixels `known` given.
 
     Parameters
