@@ -102,7 +102,7 @@ def power_of_two(n):
 
 @njit(fastmath={"contract"})
 def _product(left, right, r, out, o):
-    """out = left @ right for 8 x 8 matrices; those of `right` and `out` begin at r and o."""
+    """Write left @ right of 8 x 8 matrices; those of `right` and `out` begin at r and o."""
     r, o = np.uint64(r), np.uint64(o)
     for i in range(np.uint64(BLOCK)):
         p, q = np.uint64(BLOCK) * i, o + np.uint64(BLOCK) * i
@@ -210,9 +210,9 @@ def shrink_wiener(group, pilot, n, variance):
 
 @njit
 def hard_threshold_stage(
-    image, width, rows, columns, radius, most, limit, forward, backward, window, numerator, denominator
+    image, guide, width, rows, columns, radius, most, limit, forward, backward, window, numerator, denominator
 ):
-    """Basic estimate: groups of the noisy image, hard threshold; adds to numerator and denominator.
+    """Basic estimate: groups found in the guide image, hard threshold; adds to numerator and denominator.
 
     `forward` and `backward` are flat pairs (M, M^T) of the block transform and its inverse.
     """
@@ -220,7 +220,7 @@ def hard_threshold_stage(
     counts = np.empty(columns.size, np.int64)
     group, scratch = np.empty(most * _AREA, np.float32), np.empty(most * _AREA, np.float32)
     for row in rows:
-        match_row(image, width, row, columns, radius, most, distances, blocks, counts)
+        match_row(guide, width, row, columns, radius, most, distances, blocks, counts)
         for c in range(columns.size):
             n = power_of_two(counts[c])
             gather(image, width, blocks, c * most, n, group)

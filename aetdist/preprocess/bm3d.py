@@ -129,6 +129,7 @@ def filter_bm3d(image: np.ndarray, sigma: float, parameters: BM3DParameters | No
     numerator, denominator = np.zeros_like(flat), np.zeros_like(flat)
     kernels.hard_threshold_stage(
         flat,
+        flat,
         *places,
         parameters.hard_matches,
         np.float32(parameters.hard_threshold),
