@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .align import align_tilt_series, apply_alignment
     from .acquisition import import_acquisition
+    from .align import align_tilt_series, apply_alignment
     from .cluster import connect
     from .io import Store, read_atoms, write_xyz
     from .metrics import compare_atoms, normalised_rmse, r_factor

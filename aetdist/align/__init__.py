@@ -1,5 +1,6 @@
-"""Shift of every tilt and direction of the tilt axis, found and applied."""
+"""Shift of every tilt and direction of the tilt axis, found and applied; repeated tilts compared."""
 
 from .stage import apply_alignment, shift_images
+from .tilt_series import align_tilt_series
 
-__all__ = ["apply_alignment", "shift_images"]
+__all__ = ["align_tilt_series", "apply_alignment", "shift_images"]

@@ -5,7 +5,7 @@ from .denoise import denoise
 from .distortion import calibrate_scan
 from .frames import register_frames, sum_frames
 from .noise import NoiseModel, estimate_noise_model
-from .stage import correct_frames, preprocess_acquisition
+from .stage import correct_frames, preprocess_acquisition, warn_of_images
 
 __all__ = [
     "NoiseModel",
@@ -17,4 +17,5 @@ __all__ = [
     "register_frames",
     "subtract_background",
     "sum_frames",
+    "warn_of_images",
 ]

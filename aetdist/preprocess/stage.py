@@ -13,14 +13,16 @@ from ..errors import InputError
 from ..geometry import matrices_from_euler
 from ..images import resample
 from ..schema import FRAMES, TILT_SERIES, check, with_units
-from .background import subtract_background
-from .denoise import denoise
+from .background import subtract_background, warn_of_lost_objects
+from .denoise import denoise, warn_of_clamped
 from .frames import register_frames, sum_frames, warn_of_dropped
 from .noise import NoiseModel, estimate_noise_model
 
-__all__ = ["correct_frames", "preprocess_acquisition"]
+__all__ = ["correct_frames", "preprocess_acquisition", "warn_of_images"]
 
 _FOUND = ("frame_shift", "frame_kept", "frame_correlation", "distortion")
+_CLAMPED = 1e-3
+"""Part of the pixels that may lie below the zero of the Anscombe transform before it is worth a warning."""
 _NOISE_FRAMES = 16
 """Raw frames, spread over the series, from which the noise is estimated."""
 
@@ -135,6 +137,22 @@ def correct_frames(
     if said["background_subtracted"] if background is None else background:
         series = subtract_background(series, kind=said["kind"])
     return series
+
+
+def warn_of_images(series: xr.Dataset) -> None:
+    """Warn of tilts whose object leaves the field, and of pixels that were too dark for the detector's noise.
+
+    Parameters
+    ----------
+    series : xarray.Dataset
+        What :func:`preprocess_acquisition` gives, computed.
+    """
+    if "object_leaves_field" in series:
+        warn_of_lost_objects(series)
+    if "clamped_pixels" in series:
+        n_pixels = int(np.prod(series["images"].shape))
+        if series["clamped_pixels"].sum() > _CLAMPED * n_pixels:
+            warn_of_clamped(series["clamped_pixels"].values, n_pixels)
 
 
 def _noise_of(raw: xr.Dataset) -> NoiseModel:

@@ -199,8 +199,8 @@ def scan_images(matrix: np.ndarray, seed: int = 0) -> tuple[list[np.ndarray], li
     return images, angles
 
 
-def measured(folder: str | Path, *, iterations: int = 30, seed: int = 7) -> dict[str, float]:
-    """R of the measured film as its authors aligned it, and as it is aligned again here."""
+def measured_series(folder: str | Path) -> tuple[xr.Dataset, xr.Dataset]:
+    """The measured film as its authors aligned it, and what the alignment finds in it."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "film.zarr"
         pipeline.import_series(
@@ -208,8 +208,13 @@ def measured(folder: str | Path, *, iterations: int = 30, seed: int = 7) -> dict
             x_pixels="x_pix", y_pixels="y_pix", pixel_size=0.3216,
         )  # fmt: skip
         series = Store.open(path).read("tilt_series/aligned").load()
-    found = align_tilt_series(series, kind="film").compute()
-    again = found.assign_attrs(already_aligned=False)
+    return series, align_tilt_series(series, kind="film").compute()
+
+
+def measured(folder: str | Path, *, iterations: int = 30, seed: int = 7) -> dict[str, float]:
+    """R of the measured film as its authors aligned it, and as it is aligned again here."""
+    series, found = measured_series(folder)
+    again = align_tilt_series(series, kind="film", keep_aligned=False).compute()
     moves = np.random.default_rng(seed).uniform(-6.0, 6.0, (series.sizes["tilt"], 2))
     spoilt = shift_images(series, moves).compute()
     mended = align_tilt_series(spoilt, kind="film").compute()
@@ -218,7 +223,7 @@ def measured(folder: str | Path, *, iterations: int = 30, seed: int = 7) -> dict
         volume = reconstruct_resire(aligned.compute(), shape=(921, 136, 151), iterations=iterations)
         return float(np.nanmean(volume["r_factor"].values[-1]))
 
-    together = mended.assign(shift=mended["shift"] + moves) if not mended.attrs["already_aligned"] else mended
+    together = mended.assign(shift=mended["shift"] + moves)
     return {
         "recognised as aligned": float(found.attrs["already_aligned"]),
         "R as its authors aligned it": r_factor(series),
