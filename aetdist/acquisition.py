@@ -17,6 +17,7 @@ from ._inputs import (
     Table,
     angle_table,
     checked_acquisition,
+    is_file,
     order_files,
     pixel_size_of,
     warn,
@@ -28,9 +29,11 @@ from .geometry import centred_coordinates, euler_from_convention, matrices_from_
 from .io.readers import (
     Calibration,
     Stack,
+    list_files,
     match_names,
     open_frames,
     read_calibration,
+    read_order,
 )
 from .schema import EULER, FRAMES, check, with_units
 
@@ -102,14 +105,18 @@ def import_acquisition(
     AetdistWarning
         For frames that look wrong: blank, saturated, dark atoms, a frame that comes twice.
     """
-    paths = order_files(files, order, angles)
+    by_name = isinstance(frames, str) and frames not in ("axis", "files")
+    paths = list_files(files) if by_name else order_files(files, order, angles)
     if angles is None and order is not None and Path(order).suffix.lower() == ".mdoc":
         angles = order
-    tilts = None
-    if isinstance(frames, str) and frames not in ("axis", "files"):
-        paths, groups, tilts = _match(paths, frames, order)
-    else:
-        groups = None
+    groups, tilts = None, None
+    if by_name:
+        paths, groups, tilts = _match(paths, str(frames), order)
+        if isinstance(angles, str | Path) and is_file(angles) and read_order(angles) is not None:
+            raise InputError(
+                f"{angles} names the files; with the pattern {frames!r} tilts stand in the natural order of their "
+                "names: leave the column out, or the pattern."
+            )
     stacks = _opened(paths, images)
     calibrations = [read_calibration(path, images) for path in paths]
     first = Path(stacks[0].path)
@@ -175,7 +182,10 @@ def _match(
 ) -> tuple[list[str | Path], list[int], np.ndarray | None]:
     """Files by tilt and frame of their names, how many each tilt has, and the angles if the names say them."""
     if order not in (None, "natural"):
-        raise InputError(f"A pattern of names and the order {order} came; the pattern orders the files: leave one out.")
+        raise InputError(
+            f"The pattern {pattern!r} and the order {order} came; tilts stand in the natural order of their names: "
+            "leave one out."
+        )
     matched, left_out, by_angle = match_names(paths, pattern)
     if left_out:
         warn(

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import scipy.io
 import tifffile
+from click.testing import CliRunner
 
 from aetdist import acquisition, pipeline, schema
 from aetdist.acquisition import import_acquisition
+from aetdist.cli import program
 from aetdist.errors import AetdistWarning, InputError
 from aetdist.experiment import read_experiment
 from aetdist.io import Store
@@ -256,8 +258,16 @@ def test_acquisition__unknown_orders_and_two_orders(tmp_path, frames):
     save(tmp_path, frames[:, 0])
     with pytest.raises(InputError, match="order came as natrual; needed is natural, given"):
         import_acquisition(tmp_path, order="natrual", **GIVEN)
-    with pytest.raises(InputError, match="the pattern orders the files"):
+    with pytest.raises(InputError, match="natural order of their names: leave one out"):
         import_acquisition(tmp_path, order="given", frames="i{tilt}_{frame}.tif", **GIVEN)
+
+
+def test_acquisition__a_pattern_puts_angles_in_the_order_of_its_tilts(tmp_path, frames):
+    save(tmp_path, frames[:, 0], "t{}_f1.tif")
+    table = tmp_path / "angles.csv"  # whose order would be another
+    table.write_text("file,angle\n" + "".join(f"t{k + 8}_f1.tif,{10 * k}\n" for k in (2, 0, 1)))
+    with pytest.raises(InputError, match=r"angles\.csv names the files; with the pattern .* leave the column out"):
+        import_acquisition(tmp_path, frames="t{tilt}_f{frame}.tif", angles=table, pixel_size=0.35)
 
 
 # -- calibrations ------------------------------------------------------------------------------------
@@ -454,6 +464,20 @@ def test_acquisition__frames_go_to_the_raw_group(tmp_path, frames, file):
     raw = Store.open(store).read("tilt_series/raw")
     assert raw.frames.data.chunks == ((1,) * N, (1,), (NY,), (NX,))
     np.testing.assert_array_equal(raw.frames[:, 0], frames[:, 0])
+
+
+def test_acquisition__from_the_command_line(tmp_path, frames):
+    save(tmp_path, frames.reshape(N * F, NY, NX))
+    (tmp_path / "a.tlt").write_text("\n".join(map(str, ANGLES)))
+    store = tmp_path / "run.zarr"
+    words = ["import", tmp_path, "-o", store, "--angles", tmp_path / "a.tlt", "--pixel-size", "0.35", "--frames", "2"]
+    answer = CliRunner().invoke(program, list(map(str, words)))
+    assert answer.exit_code == 0, answer.output
+    assert "frames of a tilt, at most" in answer.output
+    np.testing.assert_array_equal(Store.open(store).read("tilt_series/raw").frames, frames)
+    answer = CliRunner().invoke(program, [*map(str, words[:-2]), "--raw", "--overwrite"])
+    assert answer.exit_code != 0
+    assert "3 angles came for 6 tilts" in answer.output
 
 
 def test_acquisition__an_option_of_aligned_series_is_refused(tmp_path, file):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dask
 import dask.array as da
 import h5py
 import numpy as np
@@ -42,8 +41,7 @@ class RosettaStack:
         with reading(self.path, f"image {tilt}"), _failing(self.path):
             data = da.transpose(_entries(Path(self.path), self.kind, chunks)[self.index]["data"], self.order)
             image = data[np.unravel_index(tilt, data.shape[:-2])] if data.ndim > 2 else data
-            with dask.config.set(scheduler="synchronous"):  # this is a task of its own already
-                return np.asarray(image)
+            return np.asarray(image.compute(scheduler="synchronous"))  # this is a task of its own already
 
 
 def is_dm(path: Path) -> bool:
