@@ -21,6 +21,8 @@ KINDS = ("particle", "film")
 
 _BOUNDARY = 3.0
 """Boundary values are averaged over a Gaussian of this many times `smoothing`, outside the object."""
+_QUIET = 1.5
+"""Times the constant's: rms of the bare regions of a larger surface. Film comes to 20 and more, bare regions to 1."""
 _SURFACES = (("constant", 1), ("plane", 3), ("quadratic", 6))
 
 
@@ -249,7 +251,8 @@ def film_background(
     within 2.5 standard deviations of the surface through them, the deviation being that of the pixels below
     it: film can only be brighter. "auto" takes the surface of least BIC, n ln(mean square) + k ln(n), n
     being the number of patches of independent noise that are bare under the largest surface, among those
-    whose bare regions reach into enough of the field's 3 x 3 sectors (a plane needs 5, a quadratic 7).
+    whose bare regions reach into enough of the field's 3 x 3 sectors (a plane needs 5, a quadratic 7) and
+    are as quiet as those of the constant: a surface that bends up to the film takes its atoms for bare.
 
     References
     ----------
@@ -259,10 +262,12 @@ def film_background(
     smooth = blurred(image, measured, smoothing)
     if surface != "auto":
         return _fit_bare(smooth, measured, dict(_SURFACES)[surface])[0], surface
-    fits = {}
+    fits, quietest = {}, np.inf
     for (name, terms), needed in zip(_SURFACES, (0, 5, 7), strict=True):
         fitted, bare = _fit_bare(smooth, measured, terms)
-        if _sectors(bare) >= needed:
+        spread = float(np.sqrt(((smooth - fitted)[bare] ** 2).mean()))
+        quietest = spread if terms == 1 else quietest
+        if _sectors(bare) >= needed and spread <= _QUIET * quietest:
             fits[name] = fitted, bare
     lowest, chosen = np.inf, "constant"
     patch = 4.0 * np.pi * smoothing**2  # pixels that share their noise after the Gaussian
