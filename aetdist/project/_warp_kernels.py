@@ -64,7 +64,8 @@ def _inside(start, step, limit, first, last):
     low, high = 1 + 1e-6, limit - 1e-6
     if step == 0:
         return (first, last) if low <= start < high else (0, 0)
-    a, b = (low - start) / step, (high - start) / step
+    a, b = (low - start) / step, (high - start) / step  # of any size where the step is no more than rounding
+    a, b = min(max(a, first - 1.0), last + 1.0), min(max(b, first - 1.0), last + 1.0)
     if step > 0:
         return max(first, math.ceil(a)), min(last, math.ceil(b))
     return max(first, math.floor(b) + 1), min(last, math.floor(a) + 1)

@@ -286,7 +286,8 @@ def _gather(tilts: Sequence[TiltShear], n_columns: int) -> Shears:
     tilt_of = tilt[order][slots]
     columns = boxes[tilt_of, 3]
     least, most = np.minimum.reduceat(ix[order], slots), np.maximum.reduceat(ix[order], slots)
-    first = np.clip(least, -1, columns + 1)
+    end = most + n_columns
+    first, last = (np.clip(np.clip(edge, -1, columns + 1), least, end) for edge in (least, end))
     slot_start = np.append(slots, len(order))
     groups = group_planes(plane[order], ix[order], slot_start, columns, n_columns)
     # rows that are spread back, one after another within a quartet of tilts
@@ -319,7 +320,7 @@ def _gather(tilts: Sequence[TiltShear], n_columns: int) -> Shears:
         least=least,
         most=most,
         first=first,
-        last=np.clip(most + n_columns, first, columns + 1),
+        last=last,
         group_first=groups[1],
         group_last=groups[2],
         group_position=groups[3],
@@ -354,7 +355,7 @@ def _sheared_box(
     lo = np.maximum([iy.min(), ix.min()], np.floor(seen.min(axis=0))) - _REACH
     hi = np.minimum([iy.max() + size[0], ix.max() + size[1]], np.ceil(seen.max(axis=0)) + 1) + _REACH
     n = np.maximum(hi - lo, 0)
-    if n.min() <= 2 * _REACH - 4:
+    if n.min() <= 2 * _REACH - 6:
         n[:] = 0
     return int(lo[0]), int(lo[1]), int(n[0]), int(n[1])
 

@@ -60,6 +60,69 @@ def test_projector__adjoint_is_the_transpose(seed: int) -> None:
     assert np.linalg.norm(adjoint) > 0
 
 
+def random_geometry(seed: int) -> ParallelGeometry:
+    """Volumes from one voxel to long thin films, detectors that see part of them or nothing, right angles too."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(rng.integers(1, n + 1)) for n in rng.choice([2, 5, 20, 90], 3))
+    detector = tuple(int(rng.integers(1, n + 1)) for n in rng.choice([2, 5, 20, 60], 2))
+    n = int(rng.integers(1, 8))
+    angles = [
+        rng.uniform(-360, 360, (n, 3)),
+        np.column_stack([rng.normal(0, 1, n), rng.uniform(-80, 80, n), rng.normal(0, 1, n)]),
+        rng.choice([0, 45, -45, 90, 180, -90, 135, 54.7356], (n, 3)),
+    ][seed % 3]
+    start = tuple(rng.uniform(-40, 10, 3))
+    return ParallelGeometry(matrices_from_euler(angles), shape, start, detector, rng.uniform(-40, 20, (n, 2)))
+
+
+@pytest.mark.parametrize("first", range(0, 120, 20))
+def test_projector__corners_of_geometry(first: int) -> None:
+    """The adjoint is the transpose, and two parts of a volume add up to the whole, whatever the shapes."""
+    for seed in range(first, first + 20):
+        geometry, rng = random_geometry(seed), np.random.default_rng(seed)
+        projector, shape = ParallelProjector(geometry), geometry.volume_shape
+        volume = rng.normal(size=shape).astype(np.float32)
+        images = rng.normal(size=projector.image_shape).astype(np.float32)
+        forward, adjoint = projector.forward(volume), projector.adjoint(images)
+        left, right = np.vdot(forward.astype(np.float64), images), np.vdot(volume.astype(np.float64), adjoint)
+        assert abs(left - right) <= 1e-5 * (0.1 + np.linalg.norm(volume) * np.linalg.norm(adjoint)), seed
+        axis = int(np.argmax(shape))
+        cut = int(rng.integers(1, max(2, shape[axis])))
+        total = np.zeros_like(forward)
+        for here in (slice(0, cut), slice(cut, shape[axis])):
+            if here.stop > here.start:
+                corner, size = [0, 0, 0], list(shape)
+                corner[axis], size[axis] = here.start, here.stop - here.start
+                block = volume[tuple(here if a == axis else slice(None) for a in range(3))]
+                total += ParallelProjector(geometry.part(tuple(corner), tuple(size))).forward(block)
+        np.testing.assert_allclose(total, forward, atol=1e-5 * max(1.0, np.abs(forward).max()), err_msg=str(seed))
+
+
+def test_projector__adjoint_of_a_film_wider_than_the_detector() -> None:
+    """Most of the volume is beyond the detector at every tilt, off-axis angles included."""
+    rng = np.random.default_rng(0)
+    angles = np.column_stack([rng.normal(0, 0.5, 8), np.linspace(-65, 65, 8), rng.normal(0, 0.5, 8)])
+    geometry = ParallelGeometry.centred(matrices_from_euler(angles), (40, 12, 700), (12, 60))
+    projector = ParallelProjector(geometry)
+    volume = rng.normal(size=(40, 12, 700)).astype(np.float32)
+    images = rng.normal(size=projector.image_shape).astype(np.float32)
+    forward, adjoint = projector.forward(volume), projector.adjoint(images)
+    right = np.vdot(volume.astype(np.float64), adjoint)
+    assert np.vdot(forward.astype(np.float64), images) == pytest.approx(right, rel=1e-5)
+
+
+@pytest.mark.parametrize("tilt_axis", [90.0, -90.0, 180.0])
+def test_projector__a_turned_tilt_axis_is_a_turned_image(tilt_axis: float) -> None:
+    """Steps that are no more than rounding do not lose pixels."""
+    from aetdist.project import make_projector
+
+    angles = [[tilt_axis, t, 0.0] for t in range(-60, 61, 12)]
+    volume = gaussian((32, 32, 32), (3.0, 2.0, -4.0))
+    geometry = ParallelGeometry.centred(matrices_from_euler(angles), (32, 32, 32), (32, 32))
+    images, exact = (make_projector(name, geometry).forward(volume) for name in ("shear", "fourier"))
+    np.testing.assert_allclose(images, exact, atol=0.01 * exact.max())
+
+
 def test_projector__does_not_depend_on_threads_or_memory_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """One answer to the bit."""
     monkeypatch.setattr(operator, "_VOXEL_TILTS_PER_THREAD", 1)  # else so small a volume stays in one thread
