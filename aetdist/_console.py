@@ -158,6 +158,7 @@ def jsonable(value: Any) -> Any:
 LABELS = {
     "n_atoms": ("atoms", ""),
     "n_tilts": ("tilts", ""),
+    "n_frames": ("frames of a tilt, at most", ""),
     "n_windows": ("windows", ""),
     "n_slabs": ("slabs", ""),
     "n_workers": ("workers that kept them", ""),

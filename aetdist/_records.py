@@ -12,16 +12,25 @@ import xarray as xr
 from .errors import InputError
 from .experiment import Experiment
 from .io import Record, Store
-from .io.readers import digest_of_file
+from .io.readers import digest_of_file, has_frames, list_files
 
-TILTS, VOLUME, ATOMS = "tilt_series/aligned", "volume", "atoms"
+RAW, TILTS, VOLUME, ATOMS = "tilt_series/raw", "tilt_series/aligned", "volume", "atoms"
 #: What each stage reads and writes.
 READS = {"reconstruct": TILTS, "scan": TILTS, "trace": VOLUME}
 WRITES = {"import": TILTS, "reconstruct": VOLUME, "scan": VOLUME, "trace": ATOMS}
+#: Groups that hold tilts and their angles.
+SERIES = (RAW, TILTS)
 #: Keywords that say how the work is cut up, which changes nothing but rounding.
 HOW = ("slabs", "checkpoint_every")
 #: What a reconstruction says in the attributes of its volume.
 STOPPING = ("stop", "iterations", "stop_reached", "noise")
+
+
+def written_group(name: str, keywords: Mapping[str, Any]) -> str:
+    """Group that a stage with these keywords writes: an import of raw frames, another than one of an aligned series."""
+    if name == "import" and (keywords["frames"] is not None or has_frames(keywords["files"], keywords["images"])):
+        return RAW
+    return WRITES[name]
 
 
 def stage_record(name: str, keywords: Mapping[str, Any], inputs: dict[str, str]) -> Record:
@@ -33,8 +42,9 @@ def stage_record(name: str, keywords: Mapping[str, Any], inputs: dict[str, str])
 def import_record(keywords: Mapping[str, Any]) -> Record:
     """Record of an import: files count by name and contents, so that an experiment may move to another folder."""
     parameters = dict(keywords)
-    inputs = {f"file {i}": digest_of_file(_file(file)) for i, file in enumerate(keywords["files"])}
-    parameters["files"] = [Path(file).name for file in keywords["files"]]
+    files = [_file(file) for file in list_files(keywords["files"])]
+    inputs = {f"file {i}": digest_of_file(file) for i, file in enumerate(files)}
+    parameters["files"] = [file.name for file in files]
     for key, value in keywords.items():
         if isinstance(value, (str, Path)) and _file(value).is_file():
             inputs[key] = digest_of_file(_file(value))
@@ -53,7 +63,7 @@ def expected_records(experiment: Experiment, store: Store | None) -> dict[str, R
     records: dict[str, Record] = {}
     for name, keywords in experiment.stages.items():
         if name == "import":
-            records[TILTS] = import_record(keywords)
+            records[written_group(name, keywords)] = import_record(keywords)
         elif name in READS:
             source = READS[name]
             if source in records:
@@ -66,17 +76,19 @@ def expected_records(experiment: Experiment, store: Store | None) -> dict[str, R
     return records
 
 
-def describe_stage(store: Store, name: str) -> dict[str, Any]:
-    """Read back from the store what a summary says about the group that a stage writes."""
-    dataset = store.read(WRITES[name])
-    if name == "import":
+def describe_group(store: Store, group: str) -> dict[str, Any]:
+    """Read back from the store what a summary says about a group."""
+    dataset = store.read(group)
+    if group in SERIES:
         tilts = dataset["angles"].values[:, 1]
-        described: dict[str, Any] = {"n_tilts": len(tilts), "image_shape": list(dataset["images"].shape[1:])}
+        described: dict[str, Any] = {"n_tilts": len(tilts), "image_shape": [dataset.sizes[axis] for axis in "yx"]}
+        if "frame" in dataset.sizes:
+            described["n_frames"] = dataset.sizes["frame"]
         described["tilt_range"] = [float(tilts.min()), float(tilts.max())]
         if "pixel_size" in dataset:
             described["pixel_size"] = float(dataset["pixel_size"])
         return described
-    if name == "trace":
+    if group == ATOMS:
         return {"n_atoms": dataset.sizes["atom"]}
     described = {"shape": [dataset.sizes[axis] for axis in "xyz"]}
     if "r_factor" in dataset:

@@ -152,12 +152,22 @@ STORE = click.argument("store", type=FOLDER)
 @click.option("-o", "--output", required=True, type=FOLDER, help="The store to make, such as run.zarr.")
 @click.option("--images", metavar="DATASET", help="Dataset of the images inside the file.")
 @click.option(
-    "--angles", metavar="DATASET|FILE", help="Dataset, or CSV/TXT/.tlt/.rawtlt file, of the angles in degrees."
+    "--angles", metavar="DATASET|FILE", help="Dataset, or CSV/TXT/.tlt/.rawtlt/.mdoc file, of the angles in degrees."
 )
 @click.option("--mask", metavar="DATASET|nan", help="Dataset of measured pixels; nan: NaN pixels are not measured.")
 @click.option("--x-pixels", metavar="DATASET", help="Pixel coordinates along x from the rotation's origin.")
 @click.option("--y-pixels", metavar="DATASET", help="Pixel coordinates along y from the rotation's origin.")
-@click.option("--pixel-size", type=float, required=True, metavar="A", help="Edge of a pixel in Angstrom.")
+@click.option("--pixel-size", type=float, metavar="A", help="Edge of a pixel in Angstrom, if no file says it.")
+@click.option("--raw", is_flag=True, default=None, help="The images are raw frames, to be preprocessed.")
+@click.option(
+    "--frames",
+    metavar="N|files|PATTERN",
+    callback=_number_or_word,
+    help="Frames of a tilt: N images in a row, those of a file, or of names like tilt_{tilt}_frame_{frame}.tif.",
+)
+@click.option(
+    "--order", metavar="given|FILE", help="Order of the files: as given, or of an .mdoc or CSV with their names."
+)
 @click.option("--tilt-axis", type=float, metavar="DEG", help="Angle of the tilt axis from the image's y.")
 @click.option("--angle-convention", metavar="NAME", help="What the angles mean; see the README.")
 @click.option("--flip-tilt", is_flag=True, default=None, help="Reverse the sign of the tilts.")
@@ -167,9 +177,14 @@ STORE = click.argument("store", type=FOLDER)
 @click.option("--detector", type=float, nargs=2, metavar="IN OUT", help="Detector's inner and outer angle in mrad.")
 @OVERWRITE
 def import_(files: tuple[Path, ...], output: Path, **options: Any) -> Summary:
-    """Read an aligned tilt series (HDF5, MAT, MRC, TIFF, NPY) into a store."""
+    """Read a tilt series into a store: aligned images, or raw frames.
+
+    FILES are HDF5, MAT, MRC, TIFF, NPY or SER, with the extra em also DM3, DM4 and EMD; or a folder of them.
+    """
     from . import pipeline
 
+    if options.pop("raw", False):
+        options.setdefault("frames", "axis")
     return pipeline.import_series(list(files), output, **options)
 
 

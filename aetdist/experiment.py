@@ -73,8 +73,9 @@ class Table:
 TABLES = {
     "import": Table(
         "tilt_series:import_tilt_series",
-        {"files": "Files of the tilt series, or one.", "output": "The store to make, such as run.zarr."},
+        {"files": "Files of the tilt series, one, or a folder.", "output": "The store to make, such as run.zarr."},
         ("files",),
+        beside="acquisition:import_acquisition",
     ),
     "reconstruct": Table(
         "reconstruct:reconstruct_resire",

@@ -1,6 +1,6 @@
 """The experiment on one page: each command is a function here that returns a summary.
 
-A tilt series is imported (`import_series`) or simulated (`simulate`); the volume is reconstructed in
+A tilt series is imported, raw or aligned (`import_series`), or simulated (`simulate`); the volume is reconstructed in
 one piece (`reconstruct`) or from local volumes (`scan`); atoms are traced in it (`trace`) and written
 for other programs (`export`). `run` does what an experiment file asks for and is not done yet. Every
 stage is checked, compared with the record of what the store holds, computed if that is stale, and written.
@@ -19,15 +19,17 @@ import xarray as xr
 from ._exports import export_stale, stale_files, write_file
 from ._records import (
     ATOMS,
+    RAW,
     READS,
+    SERIES,
     TILTS,
     VOLUME,
-    WRITES,
-    describe_stage,
+    describe_group,
     expected_records,
     import_record,
     stage_record,
     stopping,
+    written_group,
 )
 from ._usage import accounted, current_client
 from .errors import InputError
@@ -67,10 +69,14 @@ __all__ = [
 
 
 def _import(store: Store, keywords: dict[str, Any], record: Record) -> None:
-    """Images, mask and angles of the aligned series, one chunk per tilt."""
+    """Frames as the microscope wrote them, or images and mask of an aligned series; one chunk per tilt."""
+    from .acquisition import import_acquisition
     from .tilt_series import import_tilt_series
 
-    store.write(TILTS, import_tilt_series(**keywords), record=record, chunks={"tilt": 1})
+    group = written_group("import", keywords)
+    read = import_acquisition if group == RAW else import_tilt_series
+    accepted = accepted_keywords("import", keywords, read)
+    store.write(group, read(**accepted), record=record, chunks={"tilt": 1})
 
 
 def _reconstruct(store: Store, keywords: dict[str, Any], record: Record) -> Summary | None:
@@ -128,18 +134,19 @@ STAGES: dict[str, Callable[[Store, dict[str, Any], Record], Summary | None]] = {
 def import_series(
     files: str | Path | Sequence[str | Path], output: str | Path, *, overwrite: bool = False, **options: Any
 ) -> Summary:
-    """Computes: a store from the files of an aligned tilt series.
+    """Computes: a store from the files of a tilt series: aligned images, or (where there are) raw frames.
 
     Parameters
     ----------
     files : str, Path or sequence of them
-        HDF5, MAT, MRC, TIFF, NPY or NPZ.
+        HDF5, MAT, MRC, TIFF, NPY, NPZ, SER, DM3, DM4 or EMD; a folder stands for the images in it.
     output : str or Path
         The store to make.
     overwrite : bool, default False
         Replace a store that is there.
     **options
-        Keywords of `aetdist.tilt_series.import_tilt_series`.
+        Keywords of `aetdist.tilt_series.import_tilt_series`; with `frames`, or for files of several frames a
+        tilt, those of `aetdist.acquisition.import_acquisition`.
 
     Returns
     -------
@@ -250,7 +257,7 @@ def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:
                 if name == "export":
                     states[name] = export_stale(store, keywords, records)
                     continue
-                summary |= _do(store, name, keywords, records[WRITES[name]])
+                summary |= _do(store, name, keywords, records[written_group(name, keywords)])
                 states[name] = summary.pop("state")
     return summary
 
@@ -291,7 +298,7 @@ def simulate(
             store.begin("truth", atoms.load(), record=source)  # finished last: nothing is kept where one of both fails
             store.write(TILTS, series, record=record, chunks={"tilt": 1})
             store.finish("truth")
-            summary |= {"store": str(output), "n_atoms": atoms.sizes["atom"], **describe_stage(store, "import")}
+            summary |= {"store": str(output), "n_atoms": atoms.sizes["atom"], **describe_group(store, TILTS)}
     return summary
 
 
@@ -342,7 +349,7 @@ def project(
         with Store.create(output, overwrite=overwrite) as store:
             record = Record("project", {"angles": euler, "pixel_size": size}, inputs)
             store.write(TILTS, with_units(series, TILT_SERIES), record=record, chunks={"tilt": 1})
-            summary |= {"store": str(output), **describe_stage(store, "import")}
+            summary |= {"store": str(output), **describe_group(store, TILTS)}
     return summary
 
 
@@ -358,8 +365,9 @@ def info(path: str | Path) -> Summary:
     with accounted() as summary, Store.open(path) as store:
         root = {name: value for name, value in attributes_of(store.path).items() if name.startswith("aetdist_")}
         summary |= {"store": str(store.path), **root, "groups": describe_groups(store)}
-        if TILTS in store.groups():
-            summary |= describe_stage(store, "import") | store.read(TILTS).attrs
+        for group in SERIES:
+            if group in store.groups():
+                summary |= describe_group(store, group) | store.read(group).attrs
         if VOLUME in store.groups():
             summary |= stopping(store.read(VOLUME))
     return summary
@@ -379,22 +387,23 @@ def _stage(name: str, path: str | Path, keywords: Mapping[str, Any]) -> Summary:
 
 def _do(store: Store, name: str, keywords: dict[str, Any], record: Record) -> Summary:
     """Compute and write a stage unless the store holds just that; its summary, with ``state``."""
-    group = WRITES[name]
+    group = written_group(name, keywords)
     if store.holds(group, record):
         said = store.notes(group).get("summary", {})
         said = {key: 0 if key.endswith("_computed") else value for key, value in said.items()}
-        return {**describe_stage(store, name), **said, "state": "current"}
+        return {**describe_group(store, group), **said, "state": "current"}
     log.info("%s: computing %s", name, group)
     with store_errors(store.path):
         said = STAGES[name](store, keywords, record) or {}
     store.note(group, request=record.digest, summary=said)
-    return {**describe_stage(store, name), **said, "state": "computed"}
+    return {**describe_group(store, group), **said, "state": "computed"}
 
 
 def _is_current(store: Store, name: str, keywords: Mapping[str, Any], records: Mapping[str, Record]) -> bool:
     if name == "export":
         return not stale_files(store, keywords, records)
-    return store.holds(WRITES[name], records[WRITES[name]])
+    group = written_group(name, keywords)
+    return store.holds(group, records[group])
 
 
 def _import_keywords(files: str | Path | Sequence[str | Path], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def test_config__is_complete_and_loads(tmp_path: Path) -> None:
         "# [scan]   # instead of [reconstruct]",
         "# window =   # needed: [a whole number, a whole number]",
         "# overlap = 10",
-        "# pixel_size =   # needed: a number",
+        "# pixel_size =   # a number",
     ):
         assert line in text.splitlines()
     assert "on_iteration" not in text
@@ -167,7 +167,7 @@ def test_config__is_complete_and_loads(tmp_path: Path) -> None:
     filled = text.replace("# files =   # needed", 'files = "a.h5"').replace(
         "# output =   # needed", 'output = "run.zarr"'
     )
-    filled = filled.replace("# pixel_size =   # needed: a number", "pixel_size = 0.3")
+    filled = filled.replace("# pixel_size =   # a number", "pixel_size = 0.3")
     assert list(read(tmp_path, filled).stages) == ["import", "reconstruct", "trace", "export"]
 
 
