@@ -14,6 +14,11 @@ from .particle import Alignment
 from .passes import over_pairs, over_tilts
 from .quality import mean_over_neighbours
 
+_SMALL_TURN = 0.3
+"""Degrees of the axis that do not change how pairs lie on one another."""
+_AXIS_DEVIATIONS = 5.0
+"""Standard deviations from which a film's axis is turned: they come from a dozen tiles, which long features share."""
+
 
 def align_film_series(
     frame: Frame,
@@ -26,18 +31,21 @@ def align_film_series(
 ) -> tuple[Alignment, bool]:
     """Shifts of a film, and whether they are insignificant."""
     axis, slope, error = 0.0, 0.0, 0.0
-    pairs = _pairs(frame, counted, axis, slope, maximum_shift)
-    raw = pairs
-    for _ in range(2):
+    raw = pairs = _pairs(frame, counted, axis, slope, maximum_shift)
+    for last in (False, False, True):
+        turn, change = 0.0, 0.0
         if find_axis:
             turn, error = turned_axis(pairs)
             axis = float(np.clip(axis + turn, -maximum_axis, maximum_axis))
-        change, deviation = film_slope(pairs, frame.theta, slope)
-        slope += change if abs(change) > 3.0 * deviation else 0.0
+        if last:
+            break
+        found_change, deviation = film_slope(pairs, frame.theta, slope)
+        if abs(found_change) > 3.0 * deviation:
+            change = found_change
+            slope += change
+        if abs(turn) < _SMALL_TURN and change == 0.0:  # the pairs would be the same again
+            break
         pairs = _pairs(frame, counted, axis, slope, maximum_shift)
-    if find_axis:
-        turn, error = turned_axis(pairs)
-        axis = float(np.clip(axis + turn, -maximum_axis, maximum_axis))
     reference = int(np.flatnonzero(counted)[np.argmin(np.abs(frame.theta[counted]))])
     shift, deviation_ = solve_shifts(pairs, len(counted), reference)
     residual = np.full(len(counted), np.nan)
@@ -71,7 +79,7 @@ def _film_is_aligned(pairs: Pairs, theta: np.ndarray, axis: float, error: float)
     return (
         insignificant(along, sigma[ok, 0], FILM_FLOOR[0])
         and insignificant(across, sigma[ok, 1], FILM_FLOOR[1])
-        and abs(axis) <= max(AXIS_FLOOR, 3.0 * error)
+        and abs(axis) <= max(AXIS_FLOOR, _AXIS_DEVIATIONS * error)
     )
 
 

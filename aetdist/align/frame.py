@@ -18,7 +18,8 @@ PARTICLE_FLOOR = (0.1, 0.1)
 FILM_FLOOR = (0.25, 0.5)
 """Pixels along and across that an alignment does not know better, whatever its statistics say: about the errors on
 simulated series with a residual background, and from the thickness of films."""
-AXIS_FLOOR = 0.1  # degrees
+AXIS_FLOOR = 0.1
+"""Degrees that the axis is not known better."""
 _SIGNIFICANT = 4.0  # mean squared shift over its variance at which a series is not aligned
 
 
