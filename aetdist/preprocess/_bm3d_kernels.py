@@ -38,12 +38,13 @@ def _sum_of_eight(values, n, halves, total):
 
 
 @njit
-def match_row(image, width, row, columns, radius, most, distances, blocks, counts):
+def match_row(image, width, row, columns, shifts, most, nearest, distances, blocks, counts):
     """Find for every reference block of a row the blocks most like it in the window around it.
 
-    `columns` are the reference columns; `most` blocks at most are kept, the nearest first; the
-    reference is always the first. Fills counts[c], and blocks and
-    distances from c * most on.
+    `columns` are the reference columns, `shifts` (n, 2) the places (dy, dx) in the window in the order in which they
+    are tried; `most` blocks at most are kept, the nearest first, and of equally near ones those tried first. Summed
+    squared differences below `nearest` count as `nearest`. The reference itself is always the first. Fills counts[c],
+    and blocks and distances from c * most on.
     """
     height = image.size // width
     rows, positions = height - BLOCK + 1, width - BLOCK + 1
@@ -53,27 +54,27 @@ def match_row(image, width, row, columns, radius, most, distances, blocks, count
         counts[c] = 1
         distances[c * most] = np.float32(-1)  # nothing comes before the reference itself
         blocks[c * most] = row * width + columns[c]
-    for dy in range(max(-radius, -row), min(radius, rows - 1 - row) + 1):
-        for dx in range(-radius, radius + 1):
-            if dx == 0 and dy == 0:
-                continue
-            first, last = max(0, -dx), min(positions, positions - dx)  # columns with a whole block at both ends
-            if last <= first:
-                continue
-            n = last - first
-            for i in range(n + BLOCK - 1):
-                values[i] = np.float32(0)
-            for k in range(BLOCK):
-                here = (row + k) * width + first
-                _add_square_differences(image, here, here + dy * width + dx, n + BLOCK - 1, values)
-            _sum_of_eight(values, n, halves, total)
-            shift = (row + dy) * width + dx
-            for c in range(columns.size):
-                column = columns[c]
-                if first <= column < last:
-                    distance = total[column - first]
-                    if counts[c] < most or distance < distances[c * most + most - 1]:
-                        _insert(distances, blocks, counts, c, most, distance, shift + column)
+    for d in range(len(shifts)):
+        dy, dx = shifts[d, 0], shifts[d, 1]
+        if not 0 <= row + dy < rows or (dx == 0 and dy == 0):
+            continue
+        first, last = max(0, -dx), min(positions, positions - dx)  # columns with a whole block at both ends
+        if last <= first:
+            continue
+        n = last - first
+        for i in range(n + BLOCK - 1):
+            values[i] = np.float32(0)
+        for k in range(BLOCK):
+            here = (row + k) * width + first
+            _add_square_differences(image, here, here + dy * width + dx, n + BLOCK - 1, values)
+        _sum_of_eight(values, n, halves, total)
+        shift = (row + dy) * width + dx
+        for c in range(columns.size):
+            column = columns[c]
+            if first <= column < last:
+                distance = max(total[column - first], nearest)
+                if counts[c] < most or distance < distances[c * most + most - 1]:
+                    _insert(distances, blocks, counts, c, most, distance, shift + column)
 
 
 @njit
@@ -210,7 +211,7 @@ def shrink_wiener(group, pilot, n, variance):
 
 @njit
 def hard_threshold_stage(
-    image, guide, width, rows, columns, radius, most, limit, forward, backward, window, numerator, denominator
+    image, guide, width, rows, columns, shifts, most, nearest, limit, forward, backward, window, numerator, denominator
 ):
     """Basic estimate: groups found in the guide image, hard threshold; adds to numerator and denominator.
 
@@ -220,7 +221,7 @@ def hard_threshold_stage(
     counts = np.empty(columns.size, np.int64)
     group, scratch = np.empty(most * _AREA, np.float32), np.empty(most * _AREA, np.float32)
     for row in rows:
-        match_row(guide, width, row, columns, radius, most, distances, blocks, counts)
+        match_row(guide, width, row, columns, shifts, most, nearest, distances, blocks, counts)
         for c in range(columns.size):
             n = power_of_two(counts[c])
             gather(image, width, blocks, c * most, n, group)
@@ -234,7 +235,7 @@ def hard_threshold_stage(
 
 @njit
 def wiener_stage(
-    image, pilot, width, rows, columns, radius, most, variance, forward, backward, window, numerator,
+    image, pilot, width, rows, columns, shifts, most, nearest, variance, forward, backward, window, numerator,
     denominator,
 ):  # fmt: skip
     """Final estimate: groups found in the pilot image, empirical Wiener filter; adds to numerator and denominator."""
@@ -243,7 +244,7 @@ def wiener_stage(
     group, scratch = np.empty(most * _AREA, np.float32), np.empty(most * _AREA, np.float32)
     pilots = np.empty(most * _AREA, np.float32)
     for row in rows:
-        match_row(pilot, width, row, columns, radius, most, distances, blocks, counts)
+        match_row(pilot, width, row, columns, shifts, most, nearest, distances, blocks, counts)
         for c in range(columns.size):
             n = power_of_two(counts[c])
             gather(image, width, blocks, c * most, n, group)

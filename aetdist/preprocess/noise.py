@@ -172,10 +172,10 @@ def _all_samples(images: Any, mask: Any) -> list[Any]:
         masks = [None] * len(stack) if mask is None else np.asarray(mask).reshape(stack.shape)
         return [_samples(image, inside) for image, inside in zip(stack, masks, strict=True)]
     chunks = (1,) * (len(shape) - 2) + (-1, -1)
-    blocks = [None if a is None else da.asarray(a).rechunk(chunks).to_delayed().ravel() for a in (images, mask)]
-    masks = [None] * len(blocks[0]) if blocks[1] is None else blocks[1]
+    blocks = da.asarray(images).rechunk(chunks).to_delayed().ravel()
+    insides = [None] * len(blocks) if mask is None else da.asarray(mask).rechunk(chunks).to_delayed().ravel()
     task = dask.delayed(_samples, pure=True)
-    return list(dask.compute(*(task(image, inside) for image, inside in zip(blocks[0], masks, strict=True))))
+    return list(dask.compute(*(task(image, inside) for image, inside in zip(blocks, insides, strict=True))))
 
 
 def _samples(image: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, ...] | None:
