@@ -71,6 +71,7 @@ class FourierProjector:
         nz, ny, nx = geometry.volume_shape
         self._sizes = np.array([_grid_size(n, oversampling) for n in (ny, nz, nx)], dtype=np.int64)
         self._tilts, self._period, self._shifts = _periodic_images(geometry)
+        self._memory = memory
         self._require_memory(memory)
         beta = 0.97 * np.pi * kernels.WIDTH * (1.0 - 0.5 / oversampling)
         self._polynomials = _kernel_polynomials(beta)
@@ -134,7 +135,7 @@ class FourierProjector:
 
     def select_tilts(self, tilts: slice | np.ndarray) -> FourierProjector:
         """The projector of some of the tilts (a slice, or int (n,))."""
-        return FourierProjector(self.geometry.select_tilts(tilts), self.threads, self.oversampling)
+        return FourierProjector(self.geometry.select_tilts(tilts), self.threads, self.oversampling, self._memory)
 
     def adjoint(self, images: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The transpose: ``<A x, y> = <x, A^T y>`` to rounding.

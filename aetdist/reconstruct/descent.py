@@ -88,9 +88,6 @@ class Solver:
     ----------
     volume : ndarray, shape (z, y, x), float32
         The iterate.
-    held_out_error : float
-        Root of sum w_t |A_t x - b_t|^2 / sum w_t |b_t|^2 over all pixels held out, after the last step; NaN where
-        there are none.
     """
 
     #: The longest step that is stable, times the largest eigenvalue of A^T W A.
@@ -100,7 +97,6 @@ class Solver:
 
     def __init__(self, objective: Objective, step_length: float, start: np.ndarray | None = None) -> None:
         self.objective, self.projector, self.step_length = objective, objective.projector, step_length
-        self.held_out_error = float("nan")
         self.volume = empty_volume(self.projector.geometry.volume_shape)
         if start is not None:
             self.volume[...] = start
@@ -131,7 +127,7 @@ class Solver:
         raise NotImplementedError
 
     def r_factor(self) -> np.ndarray:
-        """Eq. 4 of every tilt for `volume`, (tilt,) float64."""
+        """Eq. 4 of every tilt for `volume`, (tilt,) float64; from then on the errors are those of `volume` too."""
         return _quotient(self._sums[:, 0], self._totals[:, 0])
 
     def _compare(
@@ -146,11 +142,18 @@ class Solver:
 
         self._in_parts(part, len(tilts), calculated.size)
 
+    @property
+    def error(self) -> float:
+        """sum_t w_t ||M_t (A_t x - b_t)||^2 over the fitted pixels, of what was compared last."""
+        return float(self._weights @ self._sums[:, 1])
+
+    @property
+    def held_out_error(self) -> float:
+        """Root of sum w_t |A_t x - b_t|^2 / sum w_t |b_t|^2 over the pixels held out, likewise; NaN without."""
+        return float(np.sqrt(_quotient(self._weights @ self._sums[:, 2], self._weights @ self._totals[:, 2])))
+
     def _judge(self) -> tuple[np.ndarray, float]:
-        self.held_out_error = float(
-            np.sqrt(_quotient(self._weights @ self._sums[:, 2], self._weights @ self._totals[:, 2]))
-        )
-        return Solver.r_factor(self), float(self._weights @ self._sums[:, 1])
+        return Solver.r_factor(self), self.error
 
     def _project(self, start: np.ndarray | None) -> np.ndarray:
         """Projections of the start, (tilt, y, x) float32."""

@@ -158,9 +158,9 @@ def check_solver(solver: str, iterations: int, tolerance: float = 0.0) -> None:
     InputError
         If the solver is unknown, there is no iteration, or the tolerance is negative.
     """
-    if solver not in SOLVERS:
+    if not isinstance(solver, str) or solver not in SOLVERS:
         raise InputError(f"Solver {solver!r} is unknown; choose one of {', '.join(SOLVERS)}.")
-    if int(iterations) != iterations or iterations < 1:
+    if not (isinstance(iterations, int | np.integer | float) and iterations >= 1 and iterations % 1 == 0):
         raise InputError(f"iterations came as {iterations}; needed is a whole number, at least 1.")
     if not tolerance >= 0:
         raise InputError(f"tolerance came as {tolerance}; needed is 0 or more.")
@@ -176,7 +176,10 @@ def tilt_weights(weights: Sequence[float] | np.ndarray | None, n_tilts: int) -> 
     """
     if weights is None:
         return None
-    values = np.asarray(weights, dtype=np.float64)
+    try:
+        values = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"weights came as {weights!r}; needed are {n_tilts} numbers.") from None
     if values.shape != (n_tilts,):
         raise InputError(
             f"weights came with shape {values.shape}; the tilt series needs ({n_tilts},), one for each tilt."
@@ -205,7 +208,9 @@ def step_length(solver: str, step: float | None, n_tilts_times_depth: int, eigen
         return limit / eigenvalue
     length = step / n_tilts_times_depth
     bound = 1.05 * limit
-    if not 0 < length * eigenvalue < bound:
+    if not 0 < step < np.inf:
+        raise InputError(f"The step came as {step}; needed is a positive number, or leave it out.")
+    if not length * eigenvalue < bound:
         largest = limit * n_tilts_times_depth / eigenvalue
         raise InputError(
             f"A step of Delta = {step:g} would diverge here ({solver}); needed is more than 0 and at most "
@@ -250,4 +255,6 @@ def _on_grid(array: Any, grid: tuple[int, int, int], name: str, dtype: Any) -> n
     array = np.asarray(array, dtype=dtype)
     if array.shape != grid:
         raise InputError(f"The {name} came with shape {array.shape}; the volume has {grid} (z, y, x).")
+    if not np.isfinite(array).all():
+        raise InputError(f"The {name} holds NaN or infinite voxels; give finite numbers.")
     return array

@@ -16,8 +16,7 @@ class Sart(Solver):
     Few passes are needed, and positivity acts after every tilt, which keeps noise down; a pass reads and writes the
     volume once for every tilt, so that it pays for small volumes. R holds the inverse sums of the rows of A: how long
     a ray runs through the volume, at least a twentieth of the longest. The tilts follow one another in steps of
-    about the golden section. The step is relative: below 2 / 1.05 is stable, as splines and filter amplify by up to
-    5 percent.
+    about the golden section. The step is relative; below 2 is stable.
 
     The R-factors of a step are those that each tilt met; `r_factor` computes those of the iterate.
 

@@ -67,19 +67,24 @@ def reconstruct_scan(
         Iterations over the whole film at the end, in one task; 0 keeps the memory of a worker bounded
         by the window.
     solver : {"fista", "published", "ordered_subsets", "sart", "sirt"}
-        See `reconstruct_resire`.
+        Momentum with restart; the paper's descent; momentum with a step after each quarter of the tilts; a step
+        after every tilt; or, for comparison, SIRT.
     stop : {"fixed", "held_out_blocks", "held_out_tilts", "discrepancy"}
         What chooses the number of iterations, as in `reconstruct_resire`: asked in three windows, the
         median of its answers goes for all.
-    held_out, noise, seed
-        See `reconstruct_resire`.
+    held_out : float
+        Part of the measured pixels, or of the tilts, that the rule's trials do not see.
+    noise : float, optional
+        Standard deviation of the noise of a pixel, for "discrepancy"; estimated from the images by default.
+    seed : int
+        Of the choice of what is held out.
 
     Returns
     -------
     dict
         ``r_factor_mean`` (eq. 4 of the film's reprojection over all measured pixels, mean over tilts),
         ``n_windows``, ``n_windows_computed`` (in all passes; the others were there from another run),
-        ``stop`` and ``iterations`` (of every window, over all passes), ``disagreement_l1`` and
+        ``stop`` and ``iterations`` (of every window, over all passes: a multiple of these), ``disagreement_l1`` and
         ``disagreement_correlation`` of overlapping windows where they are blended, ``height_range`` and
         ``thickness_range`` (Angstrom).
 
@@ -134,6 +139,7 @@ def reconstruct_scan(
         require_memory(shape, n_pixels, "leave out the iterations over the whole film (final_iterations = 0).")
     chosen = chosen_iterations(store, plan, rule, iterations, solver)
     each = -(-chosen["iterations"] // passes)
+    chosen["iterations"] = each * passes
     settings = {"window": window, "overlap": overlap, "iterations": each, "solver": solver}
     inputs |= {COARSE: store.digest(COARSE)}
     computed, start = 0, COARSE

@@ -122,7 +122,7 @@ def reconstruct_slabs(
     _check_on_grid(store, start, "density", grid)
     settings = {
         "first": first, "shape": grid, "solver": solver, "step": step, "positivity": positivity,
-        "support": support, "start": start, "weights": relative,
+        "support": support, "start": start, "weights": relative, "tolerance": tolerance,
     }  # fmt: skip
     inputs = {name: store.digest(name) for name in (SERIES, support, start) if name is not None}
     problem = _Problem(store, geometry, measured.pixel_size, settings, inputs)

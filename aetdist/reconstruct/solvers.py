@@ -86,8 +86,11 @@ def solve(
     curve, target, chosen = np.empty(0), 0.0, iterations
     noise = stop.noise_of(objective.images, objective.mask)
     if stop.holds_out:
-        trial = SOLVERS[solver](replace(objective, held_out=stop.held_out(objective.mask)), step, start)
+        counts = True if objective.weights is None else (objective.weights > 0)[:, None, None]
+        trial = SOLVERS[solver](replace(objective, held_out=stop.held_out(objective.mask & counts)), step, start)
         curve = _follow_held_out(trial, iterations)
+        if not np.isfinite(curve).all():
+            raise InputError(f'What was held out is 0 everywhere and tells nothing; use stop = "fixed" ({stop.rule}).')
         chosen = int(curve.argmin()) + 1
         del trial
     elif noise is not None:
@@ -101,6 +104,9 @@ def solve(
         mean_r = float(np.nanmean(r)) if np.isfinite(r).any() else float("nan")
         if on_iteration is not None:
             on_iteration(iteration + 1, mean_r)
+        if target > 0:
+            iterate.r_factor()
+            error = iterate.error
         if error < target or 0 <= last_r - mean_r < tolerance * last_r:
             break
         last_r = mean_r
@@ -118,6 +124,7 @@ def _follow_held_out(trial: Solver, iterations: int) -> np.ndarray:
     curve: list[float] = []
     while len(curve) < iterations and not is_past_minimum(curve):
         trial.step()
+        trial.r_factor()  # of the iterate, where a step compares on the way
         curve.append(trial.held_out_error)
         report(len(curve), iterations, "trial iterations")
     return np.array(curve)

@@ -16,6 +16,10 @@ _MOST = 0.5  # of the measured pixels may be held out
 _LAPLACIAN_NORM = 6.0  # root of the sum of squares of (1, -2, 1) x (1, -2, 1)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Stop:
     """The rule that chooses the number of iterations.
@@ -44,15 +48,15 @@ class Stop:
     def __post_init__(self) -> None:
         if self.rule not in STOPS:
             raise InputError(f"Stop rule {self.rule!r} is unknown; choose one of {', '.join(STOPS)}.")
-        if not 0 < self.fraction <= _MOST:
+        if not _is_number(self.fraction) or not 0 < self.fraction <= _MOST:
             raise InputError(
                 f"The fraction held out came as {self.fraction}; needed is more than 0 and at most {_MOST}."
             )
-        if self.noise is not None and not 0 < self.noise < np.inf:
+        if self.noise is not None and not (_is_number(self.noise) and 0 < self.noise < np.inf):
             raise InputError(f"noise came as {self.noise}; needed is a positive number, or leave it out.")
         if self.noise is not None and self.rule != "discrepancy":
             raise InputError(f'noise came with stop = "{self.rule}"; it is for stop = "discrepancy".')
-        if int(self.seed) != self.seed or self.seed < 0:
+        if not _is_number(self.seed) or not self.seed >= 0 or self.seed % 1 != 0:
             raise InputError(f"seed came as {self.seed}; needed is a whole number of 0 or more.")
 
     @property

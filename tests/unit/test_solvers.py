@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from aetdist.reconstruct import _kernels as kernels
 from aetdist.reconstruct import descent
 from aetdist.reconstruct.resire import step_length
 from aetdist.reconstruct.solvers import SOLVERS, Objective, largest_eigenvalue, solve
+from aetdist.reconstruct.stopping import Stop
 
 N = 16
 ANGLES = np.array([[0.3 * (-1) ** i, t, 0.2] for i, t in enumerate(np.linspace(-65, 65, 12))])
@@ -297,3 +299,29 @@ def test_make_projector__by_name() -> None:
     assert np.abs(images[0] - images[1]).max() < 0.05 * images[0].max()
     with pytest.raises(InputError, match="shear, fourier"):
         make_projector("magic", GEOMETRY)
+
+
+@pytest.mark.parametrize("name", ["ordered_subsets", "sart"])
+def test_held_out_error__is_that_of_the_iterate(name: str) -> None:
+    """Once `r_factor` has compared it: not that of the volumes on the way."""
+    held = np.zeros_like(objective().mask)
+    held[3] = objective().mask[3]
+    goal = replace(objective(), held_out=held)
+    solver = SOLVERS[name](goal, default_step(name, None))
+    solver.step()
+    solver.r_factor()
+    residual = (goal.images - goal.projector.forward(solver.volume))[held].astype(np.float64)
+    expected = np.linalg.norm(residual) / np.linalg.norm(goal.images[held].astype(np.float64))
+    assert solver.held_out_error == pytest.approx(expected, rel=1e-4)
+
+
+def test_solve__holds_out_only_tilts_that_count() -> None:
+    """A tilt of weight 0 says nothing; images that are 0 everywhere are refused."""
+    weights = np.where(np.arange(len(ANGLES)) % 2 == 0, 2.0, 0.0)
+    goal = objective(weights=weights)
+    for seed in range(4):
+        options = {"solver": "fista", "iterations": 8, "step": default_step("fista", weights)}
+        solution = solve(goal, stop=Stop("held_out_tilts", seed=seed), **options)
+        assert np.isfinite(solution.held_out_error).all()
+    with pytest.raises(InputError, match="tells nothing"):
+        solve(replace(goal, images=np.zeros_like(goal.images)), stop=Stop("held_out_tilts"), **options)
