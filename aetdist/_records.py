@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,35 @@ from .experiment import Experiment
 from .io import Record, Store
 from .io.readers import digest_of_file, has_frames, list_files
 
-RAW, TILTS, VOLUME, ATOMS = "tilt_series/raw", "tilt_series/aligned", "volume", "atoms"
+RAW, PREPROCESSED, TILTS = "tilt_series/raw", "tilt_series/preprocessed", "tilt_series/aligned"
+VOLUME, ATOMS = "volume", "atoms"
 #: What each stage reads and writes.
-READS = {"reconstruct": TILTS, "scan": TILTS, "trace": VOLUME}
-WRITES = {"import": TILTS, "reconstruct": VOLUME, "scan": VOLUME, "trace": ATOMS}
+READS = {"preprocess": RAW, "align": PREPROCESSED, "reconstruct": TILTS, "scan": TILTS, "trace": VOLUME}
+WRITES = {
+    "preprocess": PREPROCESSED,
+    "align": TILTS,
+    "reconstruct": VOLUME,
+    "scan": VOLUME,
+    "trace": ATOMS,
+}
 #: Groups that hold tilts and their angles.
-SERIES = (RAW, TILTS)
+SERIES = (RAW, PREPROCESSED, TILTS)
 #: Keywords that say how the work is cut up, which changes nothing but rounding.
 HOW = ("slabs", "checkpoint_every")
 #: What a reconstruction says in the attributes of its volume.
 STOPPING = ("stop", "iterations", "stop_reached", "noise")
 
 
-def written_group(name: str, keywords: Mapping[str, Any]) -> str:
-    """Group that a stage with these keywords writes: an import of raw frames, another than one of an aligned series."""
-    if name == "import" and (keywords["frames"] is not None or has_frames(keywords["files"], keywords["images"])):
+def written_group(name: str, keywords: Mapping[str, Any], stages: Collection[str] = ()) -> str:
+    """Group that a stage with these keywords writes, in an experiment of these stages.
+
+    An import writes raw frames, or images that are still to be aligned, or an aligned series.
+    """
+    if name != "import":
+        return WRITES[name]
+    if keywords.get("frames") is not None or has_frames(keywords["files"], keywords["images"]):
         return RAW
-    return WRITES[name]
+    return PREPROCESSED if "align" in stages else TILTS
 
 
 def stage_record(name: str, keywords: Mapping[str, Any], inputs: dict[str, str]) -> Record:
@@ -63,7 +75,7 @@ def expected_records(experiment: Experiment, store: Store | None) -> dict[str, R
     records: dict[str, Record] = {}
     for name, keywords in experiment.stages.items():
         if name == "import":
-            records[written_group(name, keywords)] = import_record(keywords)
+            records[written_group(name, keywords, experiment.stages)] = import_record(keywords)
         elif name in READS:
             source = READS[name]
             if source in records:
@@ -80,13 +92,11 @@ def describe_group(store: Store, group: str) -> dict[str, Any]:
     """Read back from the store what a summary says about a group."""
     dataset = store.read(group)
     if group in SERIES:
-        tilts = dataset["angles"].values[:, 1]
-        described: dict[str, Any] = {"n_tilts": len(tilts), "image_shape": [dataset.sizes[axis] for axis in "yx"]}
-        if "frame" in dataset.sizes:
-            described["n_frames"] = dataset.sizes["frame"]
-        described["tilt_range"] = [float(tilts.min()), float(tilts.max())]
-        if "pixel_size" in dataset:
-            described["pixel_size"] = float(dataset["pixel_size"])
+        described = describe_series(dataset)
+        if group == PREPROCESSED and "frame_kept" in dataset:
+            described |= describe_preprocessing(dataset)
+        if group == TILTS and "used" in dataset:
+            described |= describe_alignment(dataset)
         return described
     if group == ATOMS:
         return {"n_atoms": dataset.sizes["atom"]}
@@ -94,6 +104,50 @@ def describe_group(store: Store, group: str) -> dict[str, Any]:
     if "r_factor" in dataset:
         described["r_factor_mean"] = float(np.nanmean(dataset["r_factor"].values[-1]))
     return described | stopping(dataset)
+
+
+def describe_series(series: xr.Dataset) -> dict[str, Any]:
+    """How many images of which size at which tilts."""
+    tilts = series["angles"].values[:, 1]
+    described: dict[str, Any] = {"n_tilts": len(tilts), "image_shape": [series.sizes[axis] for axis in "yx"]}
+    if "frame" in series.sizes:
+        described["n_frames"] = series.sizes["frame"]
+    described["tilt_range"] = [float(tilts.min()), float(tilts.max())]
+    if "pixel_size" in series:
+        described["pixel_size"] = float(series["pixel_size"])
+    return described
+
+
+def describe_preprocessing(series: xr.Dataset) -> dict[str, Any]:
+    """What was found in the raw frames."""
+    kept, shift = series["frame_kept"].values, series["frame_shift"].values
+    described: dict[str, Any] = {
+        "drift_rms": _rms(shift[kept]),
+        "n_frames_dropped": int((~kept & np.isfinite(shift).all(axis=-1)).sum()),
+        "distortion": series["distortion"].values.tolist(),
+    }
+    described |= {key: value for key, value in series.attrs.items() if key.startswith("noise_")}
+    if "object_leaves_field" in series:
+        described["tilts_that_leave_the_field"] = np.flatnonzero(series["object_leaves_field"].values).tolist()
+    return described
+
+
+def describe_alignment(series: xr.Dataset) -> dict[str, Any]:
+    """Shifts, direction of the axis, and tilts that are not used."""
+    used, shift = series["used"].values, series["shift"].values
+    described: dict[str, Any] = {
+        "already_aligned": bool(series.attrs["already_aligned"]),
+        "shift_rms": _rms(shift[used] - shift[used].mean(axis=0)),
+        "tilt_axis": float(series["tilt_axis"]),
+    }
+    if not used.all():
+        described["tilts_not_used"] = np.flatnonzero(~used).tolist()
+    return described
+
+
+def _rms(vectors: np.ndarray) -> float:
+    """Root mean square length of vectors in the last dimension."""
+    return float(np.sqrt(np.square(vectors).sum(axis=-1).mean())) if vectors.size else float("nan")
 
 
 def stopping(volume: xr.Dataset) -> dict[str, Any]:

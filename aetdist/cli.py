@@ -206,6 +206,35 @@ def config() -> Summary:
     return {"text": pipeline.default_config()}
 
 
+KIND = click.option(
+    "--kind", type=click.Choice(["particle", "film"]), help="An isolated object, or a film beyond the field."
+)
+
+
+@command("preprocess", cluster="always")
+@STORE
+@KIND
+@click.option("--no-denoise", "denoised", flag_value=False, default=None, help="Leave the noise in.")
+@click.option("--no-background", "background", flag_value=False, default=None, help="Leave the background in.")
+@MORE
+def preprocess(store: Path, **options: Any) -> Summary:
+    """Register and sum the raw frames, undo scan distortion, denoise, subtract the background."""
+    from . import pipeline
+
+    return pipeline.preprocess(store, **_keywords(options))
+
+
+@command("align", cluster="always")
+@STORE
+@KIND
+@MORE
+def align(store: Path, **options: Any) -> Summary:
+    """Find shifts and the tilt axis; make the aligned series, in one resampling from the raw frames."""
+    from . import pipeline
+
+    return pipeline.align(store, **_keywords(options))
+
+
 @command("reconstruct", cluster="asked")
 @STORE
 @click.option("--shape", type=int, nargs=3, metavar="NX NY NZ", help="Voxels of the volume.")
@@ -316,6 +345,9 @@ def demo(folder: Path, **options: Any) -> Summary:
 @click.option("--sigma", type=float, metavar="A", help="Standard deviation of an atom.")
 @click.option("--heights", callback=_numbers, metavar="H,H,...", help="Peak value of an atom of type 1, 2, ...")
 @click.option("--dose", type=float, metavar="D", help="Electrons per square Angstrom and tilt; none: no noise.")
+@click.option(
+    "--frames", type=int, metavar="N", help="Raw frames of every tilt, with drift, distortion, background ..."
+)
 @SEED
 @MORE
 @OVERWRITE

@@ -77,6 +77,8 @@ TABLES = {
         ("files",),
         beside="acquisition:import_acquisition",
     ),
+    "preprocess": Table("preprocess:preprocess_acquisition", {}, ("raw",), optional=True),
+    "align": Table("align:align_tilt_series", {}, ("series",), optional=True),
     "reconstruct": Table(
         "reconstruct:reconstruct_resire",
         {},
@@ -87,7 +89,11 @@ TABLES = {
     "trace": Table("trace:trace_atoms", {}, ("volume",)),
     "export": Table("pipeline:export", {}, ("path",)),
 }
-_SIMULATE = Table("simulate:simulate_tilt_series", {}, ("atoms", "angles"))
+#: Commands whose keywords are checked alike, but that no experiment file holds.
+_SIMULATIONS = {
+    "simulate": Table("simulate:simulate_tilt_series", {}, ("atoms", "angles")),
+    "simulate frames": Table("simulate:simulate_acquisition", {}, ("atoms", "angles")),
+}
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ def checked_keywords(name: str, keywords: Mapping[str, Any], *, where: str = "")
     Parameters
     ----------
     name : str
-        The stage, one of `TABLES`, or ``"simulate"``.
+        The stage, one of `TABLES`, or ``"simulate"``, or ``"simulate frames"``.
     keywords : mapping
         What was given.
     where : str
@@ -168,7 +174,7 @@ def checked_keywords(name: str, keywords: Mapping[str, Any], *, where: str = "")
     InputError
         If a keyword is unknown (the nearest valid one is named), of the wrong type, or missing.
     """
-    table = TABLES.get(name, _SIMULATE)
+    table = (TABLES | _SIMULATIONS)[name]
     parameters = table.parameters()
     hints = table.hints()
     where = f"{where}: [{name}]" if where else name

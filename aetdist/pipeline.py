@@ -8,6 +8,7 @@ stage is checked, compared with the record of what the store holds, computed if 
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,13 @@ import xarray as xr
 from ._exports import export_stale, stale_files, write_file
 from ._records import (
     ATOMS,
+    PREPROCESSED,
     RAW,
     READS,
     SERIES,
     TILTS,
     VOLUME,
+    describe_alignment,
     describe_group,
     expected_records,
     import_record,
@@ -33,7 +36,7 @@ from ._records import (
 )
 from ._usage import accounted, current_client
 from .errors import InputError
-from .experiment import accepted_keywords, checked_keywords, default_config, read_experiment
+from .experiment import Experiment, accepted_keywords, checked_keywords, default_config, read_experiment
 from .io import (
     Record,
     Store,
@@ -52,10 +55,12 @@ log = logging.getLogger(__name__)
 Summary = dict[str, Any]
 
 __all__ = [
+    "align",
     "default_config",
     "export",
     "import_series",
     "info",
+    "preprocess",
     "project",
     "reconstruct",
     "run",
@@ -68,15 +73,41 @@ __all__ = [
 # -- the stages, in the order of the experiment ------------------------------------------------------
 
 
-def _import(store: Store, keywords: dict[str, Any], record: Record) -> None:
+def _import(store: Store, keywords: dict[str, Any], record: Record, group: str) -> None:
     """Frames as the microscope wrote them, or images and mask of an aligned series; one chunk per tilt."""
     from .acquisition import import_acquisition
     from .tilt_series import import_tilt_series
 
-    group = written_group("import", keywords)
     read = import_acquisition if group == RAW else import_tilt_series
     accepted = accepted_keywords("import", keywords, read)
     store.write(group, read(**accepted), record=record, chunks={"tilt": 1})
+
+
+def _preprocess(store: Store, keywords: dict[str, Any], record: Record) -> None:
+    """Frames registered, corrected and summed in one resampling, denoised, without background."""
+    from .preprocess import preprocess_acquisition, warn_of_images
+
+    store.write(PREPROCESSED, preprocess_acquisition(store.read(RAW), **keywords), record=record, chunks={"tilt": 1})
+    warn_of_images(store.read(PREPROCESSED))
+
+
+def _align(store: Store, keywords: dict[str, Any], record: Record) -> Summary | None:
+    """Images where they belong: made again from the raw frames, where the store has them."""
+    from .align import align_tilt_series, apply_alignment
+    from .preprocess import correct_frames
+
+    imported = PREPROCESSED not in store.groups()
+    found = align_tilt_series(store.read(TILTS if imported else PREPROCESSED), **keywords).compute()
+    if imported:
+        if found.attrs["already_aligned"]:
+            return {"state": "left as it is", **describe_alignment(found)}
+        store.rename(TILTS, PREPROCESSED)
+    series = store.read(PREPROCESSED)
+    remake = None
+    if "frame_shift" in series and RAW in store.groups():
+        remake = functools.partial(correct_frames, store.read(RAW), series)
+    store.write(TILTS, apply_alignment(series, found, remake=remake), record=record, chunks={"tilt": 1})
+    return None
 
 
 def _reconstruct(store: Store, keywords: dict[str, Any], record: Record) -> Summary | None:
@@ -121,7 +152,8 @@ def _trace(store: Store, keywords: dict[str, Any], record: Record) -> None:
 
 
 STAGES: dict[str, Callable[[Store, dict[str, Any], Record], Summary | None]] = {
-    "import": _import,
+    "preprocess": _preprocess,
+    "align": _align,
     "reconstruct": _reconstruct,
     "scan": _scan,
     "trace": _trace,
@@ -155,8 +187,32 @@ def import_series(
     """
     keywords = _import_keywords(files, options)
     with accounted() as summary, Store.create(output, overwrite=overwrite) as store:
-        summary |= _do(store, "import", keywords, import_record(keywords))
+        summary |= _do(store, "import", keywords, import_record(keywords), written_group("import", keywords))
     return summary
+
+
+def preprocess(path: str | Path, **keywords: Any) -> Summary:
+    """Computes: images from raw frames, by `aetdist.preprocess.preprocess_acquisition` and its keywords.
+
+    Returns
+    -------
+    dict
+        ``drift_rms`` (pixels), ``n_frames_dropped``, ``distortion``, ``noise_gain`` ..., ``state`` ...
+    """
+    return _stage("preprocess", path, keywords)
+
+
+def align(path: str | Path, **keywords: Any) -> Summary:
+    """Computes: the aligned tilt series, by `aetdist.align.align_tilt_series` and its keywords.
+
+    Images that were imported without raw frames are taken for preprocessed ones.
+
+    Returns
+    -------
+    dict
+        ``shift_rms`` (pixels), ``tilt_axis`` (degrees), ``tilts_not_used``, ``already_aligned``, ``state`` ...
+    """
+    return _stage("align", path, keywords)
 
 
 def reconstruct(path: str | Path, **keywords: Any) -> Summary:
@@ -246,8 +302,8 @@ def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:
         if dry_run:
             found = Store.open(experiment.store) if has_store or "import" not in experiment.stages else None
             records = expected_records(experiment, found)
-            for name, keywords in experiment.stages.items():
-                fresh = found is not None and _is_current(found, name, keywords, records)
+            for name in experiment.stages:
+                fresh = found is not None and _is_current(found, name, experiment, records)
                 states[name] = "current" if fresh else "to compute"
             return summary
         first_time = "import" in experiment.stages and not has_store
@@ -257,7 +313,8 @@ def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:
                 if name == "export":
                     states[name] = export_stale(store, keywords, records)
                     continue
-                summary |= _do(store, name, keywords, records[written_group(name, keywords)])
+                group = written_group(name, keywords, experiment.stages)
+                summary |= _do(store, name, keywords, records[group], group)
                 states[name] = summary.pop("state")
     return summary
 
@@ -283,22 +340,25 @@ def simulate(
     overwrite : bool, default False
         Replace a store that is there.
     **keywords
-        Keywords of `aetdist.simulate.simulate_tilt_series`.
+        Keywords of `aetdist.simulate.simulate_tilt_series`; with `frames` those of
+        `aetdist.simulate.simulate_acquisition`, which gives raw frames with all their corruption.
     """
-    from .simulate import simulate_tilt_series
+    from .simulate import simulate_acquisition, simulate_tilt_series
 
-    keywords = checked_keywords("simulate", keywords)
+    raw = "frames" in keywords
+    group = RAW if raw else TILTS
+    keywords = checked_keywords("simulate frames" if raw else "simulate", keywords)
     with accounted() as summary:
         atoms = read_atoms(atoms_file)
         table = _angles(angles)
-        series = simulate_tilt_series(atoms, table, **keywords)
+        series = (simulate_acquisition if raw else simulate_tilt_series)(atoms, table, **keywords)
         source = Record("read", {str(name): variable for name, variable in atoms.variables.items()})
         record = Record("simulate", {"angles": table, **keywords}, {"truth": source.digest}, keywords["seed"])
         with Store.create(output, overwrite=overwrite) as store:
             store.begin("truth", atoms.load(), record=source)  # finished last: nothing is kept where one of both fails
-            store.write(TILTS, series, record=record, chunks={"tilt": 1})
+            store.write(group, series, record=record, chunks={"tilt": 1})
             store.finish("truth")
-            summary |= {"store": str(output), "n_atoms": atoms.sizes["atom"], **describe_group(store, TILTS)}
+            summary |= {"store": str(output), "n_atoms": atoms.sizes["atom"], **describe_group(store, group)}
     return summary
 
 
@@ -381,28 +441,34 @@ def _stage(name: str, path: str | Path, keywords: Mapping[str, Any]) -> Summary:
     checked = checked_keywords(name, keywords)
     with accounted() as summary, Store.open(path, "a") as store:
         source = READS[name]
-        summary |= _do(store, name, checked, stage_record(name, checked, {source: store.digest(source)}))
+        # Images that were imported as aligned are what align reads, and become preprocessed ones.
+        there = TILTS if name == "align" and source not in store.groups() else source
+        record = stage_record(name, checked, {source: store.digest(there)})
+        summary |= _do(store, name, checked, record, written_group(name, checked))
     return summary
 
 
-def _do(store: Store, name: str, keywords: dict[str, Any], record: Record) -> Summary:
+def _do(store: Store, name: str, keywords: dict[str, Any], record: Record, group: str) -> Summary:
     """Compute and write a stage unless the store holds just that; its summary, with ``state``."""
-    group = written_group(name, keywords)
     if store.holds(group, record):
         said = store.notes(group).get("summary", {})
         said = {key: 0 if key.endswith("_computed") else value for key, value in said.items()}
         return {**describe_group(store, group), **said, "state": "current"}
     log.info("%s: computing %s", name, group)
     with store_errors(store.path):
-        said = STAGES[name](store, keywords, record) or {}
+        stage = functools.partial(_import, group=group) if name == "import" else STAGES[name]
+        said = stage(store, keywords, record) or {}
+    if "state" in said:
+        return {**describe_group(store, group), **said}
     store.note(group, request=record.digest, summary=said)
     return {**describe_group(store, group), **said, "state": "computed"}
 
 
-def _is_current(store: Store, name: str, keywords: Mapping[str, Any], records: Mapping[str, Record]) -> bool:
+def _is_current(store: Store, name: str, experiment: Experiment, records: Mapping[str, Record]) -> bool:
+    keywords = experiment.stages[name]
     if name == "export":
         return not stale_files(store, keywords, records)
-    group = written_group(name, keywords)
+    group = written_group(name, keywords, experiment.stages)
     return store.holds(group, records[group])
 
 

@@ -308,6 +308,20 @@ class Store:
                     zarr.open_group(str(self.path), path=name, mode="r+").attrs["status"] = "incomplete"
             shutil.rmtree(folder)
 
+    def rename(self, group: str, name: str) -> None:
+        """Give a complete group another name; one that has that name is replaced.
+
+        Raises
+        ------
+        StoreError
+            If there is no such group, it is not complete, or the store is open for reading only.
+        """
+        self._check_writable()
+        self._complete(group)
+        self.delete(name)
+        with store_errors(self.path):
+            (self.path / group).rename(self.path / name)
+
     # -- inside ----------------------------------------------------------------------------------
 
     def _make(

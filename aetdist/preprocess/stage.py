@@ -115,7 +115,7 @@ def correct_frames(
     then without background. Noise is taken to be what the interpolation leaves of it.
     """
     said = corrections.attrs
-    found = corrections[[name for name in _FOUND if name in corrections]]
+    found = corrections[[name for name in _FOUND if name in corrections]].compute()
     moved = found if shift is None else found.assign(shift=(("tilt", "axis"), np.asarray(shift, dtype=np.float64)))
     images, mask = sum_frames(raw, moved)
     angles = raw["angles"].values

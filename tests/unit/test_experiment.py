@@ -99,7 +99,7 @@ def test_experiment__defaults_come_from_the_function(tmp_path: Path) -> None:
     [
         ("[import\n", "is not TOML"),
         (IMPORT + "[reconstuct]\n", r"\[reconstuct\] is no stage; did you mean \[reconstruct\]\?"),
-        (IMPORT + "[zzz]\n", r"it may have \[import\], \[reconstruct\]"),
+        (IMPORT + "[zzz]\n", r"it may have \[import\], \[preprocess\]"),
         ("trace = 3\n" + IMPORT, r"trace = 3 came, a table \[trace\]"),
         (IMPORT + "[reconstruct]\niteration = 3\n", r"\[reconstruct\] has no iteration; did you mean iterations\?$"),
         (IMPORT + "pixelsize = 3\n", r"\[import\] has no pixelsize; did you mean pixel_size\?"),
