@@ -16,6 +16,7 @@ __all__ = ["anscombe", "clamped", "inverse_anscombe"]
 _LARGEST = 200.0
 """Electrons up to which the inverse is tabulated; beyond, its expansion is exact to 1e-6 electrons."""
 _ROWS = 1024
+_FAR = 5.0  # standard deviations of the read noise
 
 
 def anscombe(counts: ArrayLike, noise: NoiseModel) -> np.ndarray:
@@ -49,10 +50,22 @@ def anscombe(counts: ArrayLike, noise: NoiseModel) -> np.ndarray:
 
 
 def clamped(counts: ArrayLike, noise: NoiseModel) -> np.ndarray:
-    """Where counts are below the transform's zero, which it takes them for; bool, same shape."""
+    """Where counts are below the transform's zero, which it takes them for, and read noise does not explain it.
+
+    Parameters
+    ----------
+    counts : array_like, any shape, float
+    noise : NoiseModel
+
+    Returns
+    -------
+    ndarray, same shape, bool
+        True for z < -(3/8 + s^2) and z < -5 s. The inverse allows for what read noise puts below zero.
+    """
     if noise.gain == 0:
         return np.zeros(np.shape(counts), dtype=bool)
-    return np.asarray(_argument(counts, noise) < 0.0)
+    too_low = np.asarray(counts, dtype=np.float64) < noise.offset - _FAR * noise.read_noise
+    return np.asarray(too_low & (_argument(counts, noise) < 0.0))
 
 
 def inverse_anscombe(values: ArrayLike, noise: NoiseModel) -> np.ndarray:

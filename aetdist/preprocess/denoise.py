@@ -39,8 +39,8 @@ def denoise(
     -------
     xarray.Dataset
         The series with denoised `images` (lazy if they were; one chunk and one task per tilt), unmeasured pixels as
-        they came, and `clamped_pixels` (tilt,) int64: measured pixels below the zero of the Anscombe transform, which
-        it takes for zero. The attributes record the noise and the parameters.
+        they came, and `clamped_pixels` (tilt,) int64: measured pixels farther below the offset than noise explains,
+        which the Anscombe transform takes for its zero. The attributes record the noise and the parameters.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def denoise(
         clamped_pixels=(
             "tilt",
             count,
-            {"units": "1", "long_name": "measured pixels below the Anscombe transform's zero, taken for zero"},
+            {"units": "1", "long_name": "measured pixels farther below the offset than noise explains"},
         ),
     )
     denoised.attrs |= {f"noise_{name}": value for name, value in asdict(noise).items()}
@@ -112,7 +112,7 @@ def denoise_image(
 
 
 def warn_of_clamped(count: Any, n_pixels: int) -> None:
-    """Warn where pixels were below the zero of the Anscombe transform.
+    """Warn of pixels below the zero of the Anscombe transform that no noise explains.
 
     Parameters
     ----------
@@ -125,8 +125,8 @@ def warn_of_clamped(count: Any, n_pixels: int) -> None:
     if count.sum() > 0:
         warnings.warn(
             f"{int(count.sum())} of {n_pixels} pixels (most in tilt {int(count.argmax())}: {int(count.max())}) are so "
-            "far below the detector's offset that the Anscombe transform took them for its zero. Read noise alone "
-            "makes some; if they are many, a background was subtracted before, or the offset is wrong.",
+            "far below the detector's offset that no noise explains it; the Anscombe transform took them for its zero. "
+            "Was a background subtracted before, or is the offset wrong?",
             AetdistWarning,
             stacklevel=3,
         )

@@ -20,7 +20,7 @@ _HIGH_PASS = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / math.sqrt(70.0)
 """Fourth difference of norm 1: atoms of a standard deviation of 1.2 pixels leave 1e-6 of their power."""
 _LEVELS = 24  # levels of brightness of an image, each a point of the line
 _FEWEST = 100  # pixels of a level
-_SMOOTH = 9  # pixels; edge of the window whose mean says the level: its own noise hardly decides
+_SMOOTH = 9  # pixels that say the level of the one in their middle, along an edge: their noise hardly decides
 _LEVEL_ERROR = 0.01  # of a level's variance, however many its pixels are
 _OUTLIER = 5.0  # standard deviations
 _WINDOW = 21  # pixels; in the dark, the mean of so many says what to expect of the one in the middle
@@ -182,16 +182,16 @@ def _samples(image: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, ..
     """Levels of one image (rows: mean, variance, pixels) and its dark (expected, came); None if too few."""
     image = np.asarray(image, dtype=np.float64).reshape(image.shape[-2:])
     inside = np.isfinite(image) if mask is None else np.isfinite(image) & np.asarray(mask).reshape(image.shape)
-    whole = ndimage.binary_erosion(inside, np.ones((5, 5), bool))
+    whole = ndimage.binary_erosion(inside, np.ones((_SMOOTH, _SMOOTH), bool))
     if whole.sum() < _FEWEST:
         return None
     image = np.where(inside, image, 0.0)
     detail, mean = _both_axes(image, _HIGH_PASS)[whole], _both_axes(image, _HIGH_PASS**2)[whole]
-    smooth = _window_mean(image, inside, _SMOOTH)[0][whole]
+    smooth = ndimage.uniform_filter(ndimage.median_filter(image, _SMOOTH // 2 + 1), _SMOOTH // 2 + 1)[whole]
     low, high = np.quantile(smooth, (0.001, 0.999))
     level = np.searchsorted(np.linspace(low, high, _LEVELS + 1)[1:-1], smooth)
     parts = [level == k for k in range(_LEVELS) if np.count_nonzero(level == k) >= _FEWEST] or [level >= 0]
-    levels = np.array([(mean[part].mean(), _robust_variance(detail[part]), part.sum()) for part in parts])
+    levels = np.array([_level(mean[part], detail[part]) for part in parts])
     return (levels, *_dark_pixels(image, inside))
 
 
@@ -206,12 +206,16 @@ def _window_mean(image: np.ndarray, inside: np.ndarray, edge: int) -> tuple[np.n
     return total / np.maximum(n_pixels, 1.0), n_pixels
 
 
-def _robust_variance(detail: np.ndarray) -> float:
-    """Mean square without outliers; the ninth decile helps the median where most pixels have no electron."""
+def _level(mean: np.ndarray, detail: np.ndarray) -> tuple[float, float, int]:
+    """Mean, variance and number of a level's pixels but for outliers.
+
+    The ninth decile of the details' size helps their median where most pixels have no electron.
+    """
     size = np.abs(detail)
     middle, high = np.quantile(size, (0.5, 0.9))
     sigma = max(middle / 0.6745, high / 1.6449)
-    return float(np.mean(detail[size <= _OUTLIER * sigma] ** 2)) if sigma > 0 else float(np.mean(detail**2))
+    kept = size <= _OUTLIER * sigma if sigma > 0 else size >= 0
+    return float(mean[kept].mean()), float(np.mean(detail[kept] ** 2)), int(kept.sum())
 
 
 def _dark_pixels(image: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -63,6 +63,8 @@ def test_anscombe__takes_counts_far_below_the_offset_for_zero():
     counts = np.array([-np.inf, 0.0, 9.0, 9.3, 10.0])
     assert clamped(counts, noise).tolist() == [True, True, True, False, False]
     assert anscombe(counts, noise)[:3].tolist() == [0, 0, 0]
+    # What read noise explains is no reason to warn.
+    assert clamped(np.array([-1.0, 3.0]), NoiseModel(2.0, 10.0, 2.0)).tolist() == [True, False]
 
 
 def test_anscombe__refuses_a_model_without_noise():
