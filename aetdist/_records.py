@@ -127,7 +127,7 @@ def describe_preprocessing(series: xr.Dataset) -> dict[str, Any]:
         "distortion": series["distortion"].values.tolist(),
     }
     described |= {key: value for key, value in series.attrs.items() if key.startswith("noise_")}
-    if "object_leaves_field" in series:
+    if "object_leaves_field" in series and series["object_leaves_field"].values.any():
         described["tilts_that_leave_the_field"] = np.flatnonzero(series["object_leaves_field"].values).tolist()
     return described
 

@@ -114,12 +114,10 @@ def correlations(case: dict[str, Any], made: xr.Dataset, done: xr.Dataset, gauge
     raw, here = case["raw"], case["raw"]["true_shift"].values
     still = made.assign(distortion=(("axis", "scan_axis"), np.eye(2)))
     one = still.assign(frame_kept=made["frame_kept"] & (made["frame"] == 0))
-    as_they_are = still.assign(frame_shift=made["frame_shift"] * 0)
     plain = {"denoised": False, "background": False}
     in_place, moved = clean(case, here), clean(case, gauge)
     steps = {
         "first frame": (correct_frames(raw, one, **plain), in_place),
-        "all frames as they are": (correct_frames(raw, as_they_are, **plain), in_place),
         "registered": (correct_frames(raw, still, **plain), in_place),
         "distortion undone": (correct_frames(raw, made, **plain), in_place),
         "denoised": (correct_frames(raw, made, background=False), in_place),
