@@ -138,7 +138,7 @@ def eigenvalue_for(solver: str, geometry: ParallelGeometry, weights: np.ndarray 
 def largest_eigenvalue(geometry: ParallelGeometry, weights: np.ndarray | None = None, seed: int = 0) -> float:
     """L = ||A^T W A||, by power iteration on a coarser grid until it settles, plus 3 percent.
 
-    The coarser grid (every length divided by s, L by s as well; 8 voxels or more along each axis, 24 pixels or
+    The coarser grid (every length divided by s, L by s as well; 8 voxels or more along each axis, 12 pixels or
     more along the detector, where there are so many) makes the cost small. W: weights of the tilts, (tilt,)
     float64, all 1 by default.
 
@@ -149,7 +149,7 @@ def largest_eigenvalue(geometry: ParallelGeometry, weights: np.ndarray | None = 
     """
     s = max(
         1.0,
-        min(max(geometry.volume_shape) / 32.0, min(geometry.volume_shape) / 8.0, min(geometry.detector_shape) / 24.0),
+        min(max(geometry.volume_shape) / 32.0, min(geometry.volume_shape) / 8.0, min(geometry.detector_shape) / 12.0),
     )
     coarse = ParallelGeometry(
         geometry.matrices,
