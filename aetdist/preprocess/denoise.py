@@ -17,7 +17,10 @@ from .anscombe import anscombe, clamped, inverse_anscombe
 from .bm3d import BLOCK, BM3DParameters, filter_bm3d
 from .noise import NoiseModel
 
-__all__ = ["denoise", "denoise_image", "warn_of_clamped"]
+__all__ = ["ADF_PARAMETERS", "denoise", "denoise_image", "warn_of_clamped"]
+
+ADF_PARAMETERS = BM3DParameters(transform="dct")
+"""Atoms are smooth: in a sweep on a simulated particle at 1.7e4 e/A^2 the cosine transform was 1 dB the better."""
 
 
 def denoise(
@@ -33,7 +36,7 @@ def denoise(
         Of the images (of a mean of frames: :meth:`NoiseModel.of_mean`). By default the attributes ``noise_gain``,
         ``noise_offset`` and ``noise_read_noise`` of the series say it.
     parameters : BM3DParameters, optional
-        The default is the normal profile; :func:`~aetdist.preprocess.sweep.choose_parameters` finds better ones.
+        The default is ``ADF_PARAMETERS``; :func:`~aetdist.preprocess.sweep.choose_parameters` finds better ones.
 
     Returns
     -------
@@ -49,7 +52,7 @@ def denoise(
     """
     check(series, TILT_SERIES)
     noise = noise or _recorded_noise(series)
-    parameters = parameters or BM3DParameters()
+    parameters = parameters or ADF_PARAMETERS
     if min(series.sizes["y"], series.sizes["x"]) < BLOCK:
         raise InputError(
             f"The images have {series.sizes['y']} x {series.sizes['x']} pixels; needed are at least {BLOCK} x {BLOCK}."
@@ -90,6 +93,7 @@ def denoise_image(
         Counts.
     noise : NoiseModel
     parameters : BM3DParameters, optional
+        The default is ``ADF_PARAMETERS``.
     mask : ndarray, shape (y, x), bool, optional
         True where a pixel was measured. Others take the value of the nearest that was, for the time of the filter.
 
@@ -107,7 +111,8 @@ def denoise_image(
     if (noise.gain == 0 and noise.read_noise == 0) or (mask is not None and not mask.any()):
         return image.copy()
     whole = image if mask is None or mask.all() else _fill_unmeasured(image, mask)
-    filtered = inverse_anscombe(filter_bm3d(anscombe(whole, noise), 1.0, parameters), noise).astype(np.float32)
+    filtered = filter_bm3d(anscombe(whole, noise), 1.0, parameters or ADF_PARAMETERS)
+    filtered = inverse_anscombe(filtered, noise).astype(np.float32)
     return filtered if mask is None else np.where(mask, filtered, image)
 
 

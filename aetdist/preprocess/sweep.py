@@ -13,7 +13,7 @@ import xarray as xr
 
 from ..errors import InputError
 from .bm3d import BM3DParameters
-from .denoise import denoise_image
+from .denoise import ADF_PARAMETERS, denoise_image
 from .noise import NoiseModel, add_noise
 
 __all__ = ["CANDIDATES", "choose_parameters"]
@@ -45,7 +45,7 @@ def choose_parameters(
     candidates : mapping of str to sequence
         Values to try, by the name of a field of :class:`~aetdist.preprocess.bm3d.BM3DParameters`.
     parameters : BM3DParameters, optional
-        What the others are; the default is the normal profile.
+        What the others are; the default is ``ADF_PARAMETERS``.
     seed : int
         Of the noise.
 
@@ -80,7 +80,7 @@ def choose_parameters(
         raise InputError(
             f"Candidates came for {sorted(candidates)}; needed is at least one value each for some of {sorted(known)}."
         )
-    parameters = parameters or BM3DParameters()
+    parameters = parameters or ADF_PARAMETERS
     tried = [
         replace(parameters, **dict(zip(candidates, values, strict=True)))
         for values in itertools.product(*candidates.values())
