@@ -37,6 +37,8 @@ class Table:
         Whether `default_config` shows the table commented out.
     beside : str
         Another function that the stage may call instead: what it takes beside is unset unless it is given.
+    switch : str
+        The keyword that, where it is set, has the stage call the function beside; "" if more than that decides.
     """
 
     function: str
@@ -44,6 +46,7 @@ class Table:
     supplied: tuple[str, ...]
     optional: bool = False
     beside: str = ""
+    switch: str = ""
 
     def load(self) -> list[Callable[..., Any]]:
         """Import the function, and the one beside it."""
@@ -61,12 +64,25 @@ class Table:
         return {name: parameter for name, parameter in found.items() if name not in self.supplied}
 
     def hints(self) -> dict[str, Any]:
-        """Types of the keywords."""
-        return {name: hint for function in reversed(self.load()) for name, hint in _hints(function).items()}
+        """Types of the keywords; the other function's too where the first wants what no file can hold."""
+        found: dict[str, Any] = {}
+        for function in self.load():
+            for name, hint in _hints(function).items():
+                if name not in found:
+                    found[name] = hint
+                elif not _settable(found[name]):
+                    found[name] = typing.Union[found[name], hint]  # noqa: UP007
+        return found
 
     def docs(self) -> dict[str, str]:
-        """What the docstrings say about each keyword."""
-        return {name: text for function in reversed(self.load()) for name, text in parameter_docs(function).items()}
+        """What the docstrings say about each keyword, of the function whose type a file can hold."""
+        first, *others = self.load()
+        found, hints = parameter_docs(first), _hints(first)
+        for other in others:
+            for name, text in parameter_docs(other).items():
+                if name not in found or not _settable(hints.get(name, Any)):
+                    found[name] = text
+        return found
 
 
 #: The tables in the order of the experiment.
@@ -84,6 +100,7 @@ TABLES = {
         {},
         ("tilt_series", "store", "client"),
         beside="reconstruct:reconstruct_slabs",
+        switch="slabs",
     ),
     "scan": Table("reconstruct:reconstruct_scan", {}, ("store",), optional=True),
     "trace": Table("trace:trace_atoms", {}, ("volume",)),
@@ -189,7 +206,10 @@ def checked_keywords(name: str, keywords: Mapping[str, Any], *, where: str = "")
     missing = [key for key, p in parameters.items() if p.default is p.empty and key not in checked]
     if missing:
         raise InputError(f"{where} needs {', '.join(missing)}.")
-    return {key: checked.get(key, parameter.default) for key, parameter in parameters.items()}
+    complete = {key: checked.get(key, parameter.default) for key, parameter in parameters.items()}
+    if table.switch:
+        accepted_keywords(name, complete, table.load()[complete[table.switch] is not None])
+    return complete
 
 
 def accepted_keywords(name: str, keywords: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:

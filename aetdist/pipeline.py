@@ -70,6 +70,10 @@ __all__ = [
 ]
 
 
+#: Arrays that a reconstruction takes from a group of the store, where a keyword names one: the variable there.
+NAMED = {"support": "support", "start": "density"}
+
+
 # -- the stages, in the order of the experiment ------------------------------------------------------
 
 
@@ -116,6 +120,9 @@ def _reconstruct(store: Store, keywords: dict[str, Any], record: Record) -> Summ
         from .reconstruct import reconstruct_slabs
 
         return reconstruct_slabs(store, **accepted_keywords("reconstruct", keywords, reconstruct_slabs))
+    for key, variable in NAMED.items():  # refused before a worker starts on it
+        if isinstance(keywords[key], str) and variable not in store.read(keywords[key]):
+            raise InputError(f"{key} = {keywords[key]!r} came, a group without {variable}; name one that has it.")
     path = str(store.path)
     client = current_client()
     volume = (
@@ -134,6 +141,9 @@ def _reconstruct_task(path: str, keywords: dict[str, Any]) -> xr.Dataset:
         report(done, keywords["iterations"], "iterations")
 
     accepted = accepted_keywords("reconstruct", keywords, reconstruct_resire)
+    for key, variable in NAMED.items():
+        if isinstance(accepted.get(key), str):
+            accepted[key] = open_dataset(path, accepted[key])[variable].load()
     return reconstruct_resire(open_dataset(path, TILTS).load(), **{**accepted, "on_iteration": on_iteration})
 
 
