@@ -414,7 +414,7 @@ class Store:
 def _remove(folder: Path) -> None:
     """Delete a folder into which tasks of a computation that failed may still write, until it stays away."""
     end, quiet = time.monotonic() + 5.0, 0
-    while quiet < 3 and time.monotonic() < end:
+    while quiet < 8 and time.monotonic() < end:
         quiet = 0 if folder.exists() else quiet + 1
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.05)
