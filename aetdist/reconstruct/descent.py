@@ -356,7 +356,7 @@ def inverse_rows(projector: Projector, least: float) -> np.ndarray:
 
 
 def next_momentum(time: float) -> tuple[float, float]:
-    """t_{k+1} and (t_k - 1) / t_{k+1}."""
+    """Nesterov's t_{k+1} after t_k, and the momentum (t_k - 1) / t_{k+1} of that step; t_1 = 1."""
     following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * time**2))
     return following, (time - 1.0) / following
 

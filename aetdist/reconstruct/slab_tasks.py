@@ -133,7 +133,7 @@ def hold(
 
 
 def hold_again(measured: Measured, factors: np.ndarray, held: Held) -> Held:
-    """The same without momentum."""
+    """What a slab's rows hold, with the residual of the iterate itself: the momentum starts again."""
     return _compared(measured, factors, held[0], held[0], 0.0)
 
 
