@@ -100,6 +100,15 @@ def _load_row(volume, layout, row, planes):
 
 
 @njit(fastmath=True)
+def _weigh_planes(planes, n_columns, weights):
+    """planes[k] *= weights[k] for the rows that `_load_row` has loaded."""
+    width = n_columns + 2 * PAD
+    for k in range(weights.size):
+        for i in range(np.uint64(k * width), np.uint64((k + 1) * width)):
+            planes[i] *= weights[k]
+
+
+@njit(fastmath=True)
 def _store_row(planes, layout, row, volume):
     """Add one row of every plane, flat (planes, columns), to the volume."""
     plane_stride, row_stride, column_stride, n_planes, _, n_columns = layout
@@ -166,7 +175,7 @@ def group_planes(plane, ix, slot_start, columns, n_columns):
 
 
 @njit(fastmath=True)
-def shear_forward(volume, layout, shears, tilts, sheared):
+def shear_forward(volume, layout, shears, tilts, weights, sheared):
     """Sum the sheared images of some tilts.
 
     Parameters
@@ -175,6 +184,8 @@ def shear_forward(volume, layout, shears, tilts, sheared):
     layout : (plane stride, row stride, column stride, planes, rows, columns)
     shears : shear.Shears
     tilts : (first, end)
+    weights : float32 (planes,) or (0,)
+        Factor of every plane; none where there are none.
     sheared : float32 (pixels,)
         All sheared images, one after another; overwritten for these tilts.
     """
@@ -200,6 +211,7 @@ def shear_forward(volume, layout, shears, tilts, sheared):
                     continue
                 if not loaded:
                     _load_row(volume, layout, y, planes)
+                    _weigh_planes(planes, n_columns, weights)
                     loaded = True
                 _clear(total, 0, n + 2 * _EDGE)
                 for slot in range(slot_start[run], slot_start[run + 1]):

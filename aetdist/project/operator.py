@@ -16,6 +16,7 @@ from .shear import ShearPlan, TiltShear, plan_shears, shear_tilts
 
 _VOXEL_TILTS_PER_THREAD = 10_000_000  # a few milliseconds; with less, threads cost more than they save
 
+_NO_WEIGHTS = np.empty(0, np.float32)
 Part = tuple[int, int]  # first and end of a stretch of tilts or rows
 
 
@@ -81,13 +82,54 @@ class ParallelProjector:
         ndarray, shape (tilt, y, x), float32
             Intensity summed along the beam.
         """
+        return self._project(volume, [_NO_WEIGHTS] * len(self._plans), out)
+
+    def moments(self, volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Projections of a volume, and how high above the laboratory's plane z = 0 their intensity lies.
+
+        Parameters
+        ----------
+        volume : ndarray, shape (z, y, x), float32
+            Intensity per voxel.
+
+        Returns
+        -------
+        images, moments : ndarray, shape (tilt, y, x), float32
+            Sum of V and of lab z V over lab z, z in voxels.
+
+        Notes
+        -----
+        The sample's coordinate q along the principal axis of a tilt is one number for each plane, so that the
+        projection of q V costs what that of V costs; q = R_0q x + R_1q y + R_2q z in the laboratory gives z.
+        """
+        geometry = self.geometry
+        axes = [self._tilts[plan.warps.tilt[0]].axis for plan in self._plans]
+        images = self.forward(volume)
+        moments = self._project(
+            volume,
+            [
+                np.float32(geometry.volume_start[a]) + np.arange(geometry.volume_shape[a], dtype=np.float32)
+                for a in axes
+            ],
+        )
+        for t, tilt in enumerate(self._tilts):
+            rotation = geometry.matrices[t][:, 2 - tilt.axis]
+            y, x = (s + np.arange(n) for s, n in zip(geometry.detector_start[t], geometry.detector_shape, strict=True))
+            seen = (rotation[1] * y[:, None] + rotation[0] * x).astype(np.float32)
+            moments[t] = (moments[t] - seen * images[t]) / np.float32(rotation[2])
+        return images, moments
+
+    def _project(self, volume: np.ndarray, weights: Sequence[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+        """Projections of a volume whose planes along the principal axis of each plan are weighted."""
         memory = _y_major(_checked(volume, self.geometry.volume_shape, "volume")).reshape(-1)
         images = np.empty(self.image_shape, np.float32) if out is None else out
-        for plan in self._plans:
+        for plan, factors in zip(self._plans, weights, strict=True):
             sheared = np.empty(plan.n_sheared, np.float32)
 
-            def project(tilts: Part, plan: ShearPlan = plan, sheared: np.ndarray = sheared) -> None:
-                shear_forward(memory, plan.layout, plan.shears, tilts, sheared)
+            def project(
+                tilts: Part, plan: ShearPlan = plan, factors: np.ndarray = factors, sheared: np.ndarray = sheared
+            ) -> None:
+                shear_forward(memory, plan.layout, plan.shears, tilts, factors, sheared)
                 warp_forward(sheared, plan.warps, tilts, images)
 
             self._each(project, plan.n_tilts)

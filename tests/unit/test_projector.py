@@ -8,6 +8,7 @@ import pytest
 from aetdist.errors import InputError
 from aetdist.geometry import ParallelGeometry, matrices_from_euler
 from aetdist.project import ParallelProjector, empty_volume, operator
+from aetdist.project.atoms import project_atoms, render_atoms
 
 
 def gaussian(shape: tuple[int, int, int], centre: tuple[float, float, float], sigma: float = 2.0) -> np.ndarray:
@@ -180,3 +181,21 @@ def test_projector__refuses_another_shape() -> None:
     projector = ParallelProjector(ParallelGeometry.centred(matrices_from_euler([[0, 0, 0]]), (4, 4, 4), (4, 4)))
     with pytest.raises(InputError, match=r"\(4, 4, 5\).*\(4, 4, 4\)"):
         projector.forward(np.zeros((4, 4, 5), np.float32))
+
+
+@pytest.mark.parametrize("angles", [(5.0, 20.0, -3.0), (0.0, 75.0, 2.0), (3.0, 4.0, 80.0)])
+def test_moments__are_projections_of_z_times_the_volume(angles: tuple[float, float, float]) -> None:
+    # Gaussian atoms: the height of each above z = 0 of the laboratory is known.
+    random = np.random.default_rng(0)
+    atoms = random.uniform(-9, 9, (20, 3))
+    x = np.arange(48) - 24.0
+    volume = render_atoms(atoms, sigmas=1.6, x=x, y=x, z=x, pixel_size=1.0)
+    geometry = ParallelGeometry.centred(matrices_from_euler([angles]), (48, 48, 48), (48, 48))
+    images, moments = ParallelProjector(geometry).moments(volume)
+    heights = atoms @ geometry.matrices[0][2]
+    up, down = (
+        project_atoms(atoms, [angles], heights=np.maximum(s * heights, 0), sigmas=1.6, x=x, y=x, pixel_size=1.0)[0]
+        for s in (1, -1)
+    )
+    np.testing.assert_array_equal(images, ParallelProjector(geometry).forward(volume))
+    assert np.abs(moments[0] - (up - down)).max() < 0.03 * np.abs(up - down).max()

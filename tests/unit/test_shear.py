@@ -50,7 +50,7 @@ def test_shear_forward__is_the_plain_sum_over_planes(axis: int, detector: tuple[
     (plan,) = plans(geometry)
     sheared = np.empty(plan.n_sheared, np.float32)
     memory = np.ascontiguousarray(volume.transpose(1, 0, 2)).reshape(-1)
-    shear_forward(memory, plan.layout, plan.shears, (0, 2), sheared)
+    shear_forward(memory, plan.layout, plan.shears, (0, 2), np.empty(0, np.float32), sheared)
     planes = volume.transpose({0: (0, 1, 2), 1: (1, 0, 2), 2: (2, 1, 0)}[axis])  # plane, row, column
     across = {0: (2, 1, 0), 1: (1, 2, 0), 2: (0, 1, 2)}[axis]  # sample components of plane, row and column
     for t, beam in enumerate(geometry.matrices[:, 2]):

@@ -1,0 +1,1 @@
+"""Euler angles and shifts of every tilt, against the reprojections of the volume."""

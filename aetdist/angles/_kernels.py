@@ -1,0 +1,75 @@
+"""Least squares of an image against its prediction: sums over pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._jit import njit
+
+PARAMETERS = 6
+"""Rotations of the sample about lab x, y, z in radians; shift of the image along y, x in pixels; brightness."""
+MARGIN = 2  # pixels at the border of the field whose derivatives are not known
+
+
+@njit
+def _slope(image, y, x, dy, dx):
+    """Central difference of the fourth order along (dy, dx), per pixel."""
+    near = image[y + dy, x + dx] - image[y - dy, x - dx]
+    far = image[y + 2 * dy, x + 2 * dx] - image[y - 2 * dy, x - 2 * dx]
+    return (8.0 * near - far) / 12.0
+
+
+@njit
+def normal_equations(image, mask, model, moment, start, scale):
+    """Sums that make a Gauss-Newton step.
+
+    Parameters
+    ----------
+    image : float32 (y, x)
+    mask : bool (y, x)
+        Pixels that count.
+    model, moment : float32 (y, x)
+        Sum of V and of z V along the beam, z in pixels.
+    start : float64 (2,)
+        Lab coordinates (y, x) of pixel [0, 0] in pixels.
+    scale : float
+        Brightness of the image over that of the model.
+
+    Returns
+    -------
+    matrix : float64 (6, 6)
+        Sum of J^T J.
+    vector : float64 (6,)
+        Sum of J^T r.
+    square : float
+        Sum of r^2.
+
+    Notes
+    -----
+    r = I - s p. Rotated by w, V(x) becomes V(x - w x x); integrated along z, with M the sum of z V,
+    dp/dw_x = d_y M, dp/dw_y = -d_x M, dp/dw_z = y d_x p - x d_y p; shifted by d, p becomes p(x - d).
+    """
+    matrix, vector, square = np.zeros((PARAMETERS, PARAMETERS)), np.zeros(PARAMETERS), 0.0
+    j = np.empty(PARAMETERS)
+    ny, nx = image.shape
+    for y in range(MARGIN, ny - MARGIN):
+        for x in range(MARGIN, nx - MARGIN):
+            if not mask[y, x]:
+                continue
+            along_x, along_y = _slope(model, y, x, 0, 1), _slope(model, y, x, 1, 0)
+            j[0] = scale * _slope(moment, y, x, 1, 0)
+            j[1] = -scale * _slope(moment, y, x, 0, 1)
+            j[2] = scale * ((start[0] + y) * along_x - (start[1] + x) * along_y)
+            j[3] = -scale * along_y
+            j[4] = -scale * along_x
+            j[5] = model[y, x]
+            r = image[y, x] - scale * model[y, x]
+            square += r * r
+            for a in range(PARAMETERS):
+                vector[a] += j[a] * r
+                for b in range(a + 1):
+                    matrix[a, b] += j[a] * j[b]
+    for a in range(PARAMETERS):
+        for b in range(a):
+            matrix[b, a] = matrix[a, b]
+    return matrix, vector, square

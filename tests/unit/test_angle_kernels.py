@@ -1,0 +1,55 @@
+"""Gauss-Newton sums of an image against its prediction."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from aetdist.angles._kernels import MARGIN, PARAMETERS, normal_equations
+from aetdist.geometry import ParallelGeometry, euler_from_matrices, matrices_from_euler
+from aetdist.project import ParallelProjector
+from aetdist.project.atoms import project_atoms, render_atoms
+
+
+NY, NX, SIGMA = 44, 52, 1.7
+
+
+def exact(atoms: np.ndarray, matrix: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """What Gaussian atoms look like: no voxels, no interpolation."""
+    y, x = np.arange(NY) - NY // 2, np.arange(NX) - NX // 2
+    angles = euler_from_matrices(matrix[None])
+    return project_atoms(atoms, angles, sigmas=SIGMA, x=x - shift[1], y=y - shift[0], pixel_size=1.0)[0]
+
+
+def test_normal_equations__are_those_of_exact_derivatives_by_finite_differences() -> None:
+    random = np.random.default_rng(1)
+    atoms = random.uniform(-12, 12, (60, 3))
+    matrix = matrices_from_euler([[3.0, 35.0, -2.0]])[0]
+    shift, scale = np.array([0.4, -0.7]), 1.3
+    x = np.arange(48) - 24.0
+    volume = render_atoms(atoms, sigmas=SIGMA, x=x, y=x, z=x, pixel_size=1.0)
+    start = np.array([[-(NY // 2), -(NX // 2)]]) - shift
+    geometry = ParallelGeometry(matrix[None], volume.shape, (-24.0, -24.0, -24.0), (NY, NX), start)
+    model, moment = (a[0] for a in ParallelProjector(geometry).moments(volume))
+    image = (scale * model + random.normal(0, 0.5, model.shape)).astype(np.float32)
+    mask = random.random(model.shape) < 0.9
+
+    columns, h = [], 1e-4
+    for k in range(PARAMETERS):
+        up, down = (h * np.eye(PARAMETERS)[k] * sign for sign in (1, -1))
+        seen = [
+            (scale + d[5]) * exact(atoms, Rotation.from_rotvec(d[:3]).as_matrix() @ matrix, shift + d[3:5])
+            for d in (up, down)
+        ]
+        columns.append((seen[0] - seen[1]) / (2 * h))
+    inside = mask.copy()
+    inside[:MARGIN] = inside[-MARGIN:] = False
+    inside[:, :MARGIN] = inside[:, -MARGIN:] = False
+    j = np.stack([c[inside] for c in columns], axis=1)
+    r = (image - scale * model)[inside].astype(np.float64)
+
+    a, b, square = normal_equations(image, mask, model, moment, start[0], scale)
+    norm = np.linalg.norm(j, axis=0)
+    assert np.abs((a - j.T @ j) / np.outer(norm, norm)).max() < 0.04
+    assert np.abs((b - j.T @ r) / (norm * np.linalg.norm(r))).max() < 0.01
+    assert np.isclose(square, (r**2).sum())
