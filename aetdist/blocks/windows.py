@@ -121,6 +121,12 @@ def run_tasks(function: Callable[..., Any], items: Iterable[Any], *arguments: An
     return results
 
 
+def share(value: Any) -> Any:
+    """A value that many tasks take: sent to every worker once, where there is a Dask client."""
+    client = current_client()
+    return value if client is None else client.scatter(value, broadcast=True)
+
+
 def current_client() -> Any:
     """The Dask client that is current, or None."""
     try:

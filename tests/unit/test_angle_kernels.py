@@ -10,7 +10,6 @@ from aetdist.geometry import ParallelGeometry, euler_from_matrices, matrices_fro
 from aetdist.project import ParallelProjector
 from aetdist.project.atoms import project_atoms, render_atoms
 
-
 NY, NX, SIGMA = 44, 52, 1.7
 
 

@@ -1,0 +1,146 @@
+"""Levenberg-Marquardt of images against their prediction: three rotations, two shifts and the brightness of a tilt."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from ._kernels import MARGIN, PARAMETERS, normal_equations
+from .model import Model
+
+_DAMPING, _LARGEST_DAMPING = 1e-3, 1e3
+_SETTLED = 1e-5  # relative fall of the squared residual that ends a fit
+
+
+class Fit(NamedTuple):
+    """Rotations and shifts that were found.
+
+    Attributes
+    ----------
+    matrices : ndarray, shape (tilt, 3, 3), float64
+        lab = R @ sample.
+    shifts : ndarray, shape (tilt, 2), float64
+        Pixels [y, x].
+    brightness : ndarray, shape (tilt,), float64
+        Of the image over that of the prediction.
+    covariance : ndarray, shape (tilt, 5, 5), float64
+        Of the rotations about lab x, y, z in radians and the shifts along y, x in pixels, for white residuals.
+    correlation : ndarray, shape (tilt, 2), float64
+        Of image and prediction over the pixels that count, before and after.
+    r_factor : ndarray, shape (tilt, 2), float64
+        Sum |image - prediction| / sum |image| there, before and after.
+    settled : ndarray, shape (tilt,), bool
+        Whether the fit came to an end within its iterations.
+    """
+
+    matrices: np.ndarray
+    shifts: np.ndarray
+    brightness: np.ndarray
+    covariance: np.ndarray
+    correlation: np.ndarray
+    r_factor: np.ndarray
+    settled: np.ndarray
+
+
+def fit_tilts(
+    model: Model,
+    images: np.ndarray,
+    masks: np.ndarray,
+    matrices: np.ndarray,
+    shifts: np.ndarray,
+    *,
+    iterations: int,
+) -> Fit:
+    """Rotations and shifts of some tilts by damped Gauss-Newton steps, all tilts in step with each other.
+
+    Parameters
+    ----------
+    model : Model
+    images : ndarray, shape (tilt, y, x), float32
+    masks : ndarray, shape (tilt, y, x), bool
+        Pixels that count; those within two of the border do not.
+    matrices, shifts : ndarray, shape (tilt, 3, 3) and (tilt, 2)
+        Where to start.
+    iterations : int
+        At most so many steps.
+
+    Returns
+    -------
+    Fit
+
+    Notes
+    -----
+    Minimises sum (I - s P(R, d))^2 over w (R becomes exp(w x) R), d and s; a step is taken only if the sum falls.
+    The tilts do not depend on each other: they share the reading of the volume.
+    """
+    n = len(images)
+    matrices, shifts = np.array(matrices, dtype=np.float64), np.array(shifts, dtype=np.float64)
+    inside = _without_border(masks)
+    seen, heights, starts = model.predict(matrices, shifts)
+    before = [_agreement(images[t], seen[t], inside[t]) for t in range(n)]
+    after = list(before)
+    brightness = np.array([_brightness(images[t], seen[t], inside[t]) for t in range(n)])
+    sums = [normal_equations(images[t], masks[t], seen[t], heights[t], starts[t], brightness[t]) for t in range(n)]
+    damping, going, settled = np.full(n, _DAMPING), np.ones(n, bool), np.zeros(n, bool)
+    for _ in range(iterations):
+        tried = np.flatnonzero(going)
+        if not tried.size:
+            break
+        steps = np.array([_step(sums[t][0], sums[t][1], damping[t]) for t in tried])
+        turned = Rotation.from_rotvec(steps[:, :3]).as_matrix() @ matrices[tried]
+        moved, brighter = shifts[tried] + steps[:, 3:5], brightness[tried] + steps[:, 5]
+        seen, heights, starts = model.predict(turned, moved)
+        for k, t in enumerate(tried):
+            found = normal_equations(images[t], masks[t], seen[k], heights[k], starts[k], brighter[k])
+            if found[2] < sums[t][2]:
+                settled[t] = sums[t][2] - found[2] <= _SETTLED * sums[t][2]
+                matrices[t], shifts[t], brightness[t], sums[t] = turned[k], moved[k], brighter[k], found
+                after[t] = _agreement(images[t], seen[k], inside[t])
+                damping[t] /= 10
+            else:
+                damping[t] *= 10
+                settled[t] = damping[t] > _LARGEST_DAMPING
+            going[t] = not settled[t]
+    covariance = np.stack([_covariance(sums[t][0], sums[t][2], int(inside[t].sum())) for t in range(n)])
+    both = np.stack([before, after], axis=2)  # (tilt, measure, before or after)
+    return Fit(matrices, shifts, brightness, covariance, both[:, 0], both[:, 1], settled)
+
+
+def _without_border(masks: np.ndarray) -> np.ndarray:
+    inside = masks.copy()
+    inside[:, :MARGIN] = inside[:, -MARGIN:] = False
+    inside[:, :, :MARGIN] = inside[:, :, -MARGIN:] = False
+    return inside
+
+
+def _step(matrix: np.ndarray, vector: np.ndarray, damping: float) -> np.ndarray:
+    """Damped Gauss-Newton step; parameters of which the image says nothing stay."""
+    scale = np.sqrt(np.diag(matrix))
+    known = scale > 1e-9 * scale.max(initial=1e-300)
+    step = np.zeros(PARAMETERS)
+    if known.any():
+        normal = matrix[np.ix_(known, known)] / np.outer(scale[known], scale[known]) + damping * np.eye(known.sum())
+        step[known] = np.linalg.solve(normal, vector[known] / scale[known]) / scale[known]
+    return step
+
+
+def _brightness(image: np.ndarray, seen: np.ndarray, inside: np.ndarray) -> float:
+    a, b = image[inside].astype(np.float64), seen[inside].astype(np.float64)
+    square = float(b @ b)
+    return float(a @ b) / square if square > 0 else 1.0
+
+
+def _agreement(image: np.ndarray, seen: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
+    """Correlation and R-factor; the brightness that fits best is taken out of R."""
+    a, b = image[inside].astype(np.float64), seen[inside].astype(np.float64)
+    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan"), float("nan")
+    r_factor = np.abs(a - _brightness(image, seen, inside) * b).sum() / np.abs(a).sum()
+    return float(np.corrcoef(a, b)[0, 1]), float(r_factor)
+
+
+def _covariance(matrix: np.ndarray, square: float, n_pixels: int) -> np.ndarray:
+    freedom = max(1, n_pixels - PARAMETERS)
+    return np.asarray(np.linalg.pinv(matrix, hermitian=True)[:5, :5] * square / freedom)
