@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .acquisition import import_acquisition
     from .align import align_tilt_series, apply_alignment
+    from .angles import apply_refinement, refine_angles
     from .cluster import connect
     from .io import Store, read_atoms, write_xyz
     from .metrics import compare_atoms, normalised_rmse, r_factor
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     )
     from .projections import project_volume
     from .reconstruct import reconstruct_resire, reconstruct_scan, reconstruct_slabs
+    from .refinement import reconstruct_refined
     from .simulate import amorphous_film, nanoparticle, simulate_acquisition, simulate_tilt_series
     from .tilt_series import import_tilt_series
     from .trace import trace_atoms
@@ -43,6 +45,9 @@ _HOMES = {
     "correct_frames": "preprocess",
     "align_tilt_series": "align",
     "apply_alignment": "align",
+    "refine_angles": "angles",
+    "apply_refinement": "angles",
+    "reconstruct_refined": "refinement",
     "project_volume": "projections",
     "reconstruct_resire": "reconstruct",
     "reconstruct_scan": "reconstruct",
@@ -60,6 +65,7 @@ __all__ = [
     "align_tilt_series",
     "amorphous_film",
     "apply_alignment",
+    "apply_refinement",
     "calibrate_scan",
     "compare_atoms",
     "connect",
@@ -73,9 +79,11 @@ __all__ = [
     "project_volume",
     "r_factor",
     "read_atoms",
+    "reconstruct_refined",
     "reconstruct_resire",
     "reconstruct_scan",
     "reconstruct_slabs",
+    "refine_angles",
     "register_frames",
     "simulate_acquisition",
     "simulate_tilt_series",

@@ -15,18 +15,29 @@ from .io import Record, Store
 from .io.readers import digest_of_file, has_frames, list_files
 
 RAW, PREPROCESSED, TILTS = "tilt_series/raw", "tilt_series/preprocessed", "tilt_series/aligned"
+REFINED = "tilt_series/refined"
 VOLUME, ATOMS = "volume", "atoms"
-#: What each stage reads and writes.
-READS = {"preprocess": RAW, "align": PREPROCESSED, "reconstruct": TILTS, "scan": TILTS, "trace": VOLUME}
+#: What each stage reads and writes; reconstructions read the refined series where there is one.
+READS = {
+    "preprocess": RAW,
+    "align": PREPROCESSED,
+    "refine-angles": TILTS,
+    "reconstruct": TILTS,
+    "scan": TILTS,
+    "trace": VOLUME,
+}
 WRITES = {
     "preprocess": PREPROCESSED,
     "align": TILTS,
+    "refine-angles": REFINED,
     "reconstruct": VOLUME,
     "scan": VOLUME,
     "trace": ATOMS,
 }
 #: Groups that hold tilts and their angles.
-SERIES = (RAW, PREPROCESSED, TILTS)
+SERIES = (RAW, PREPROCESSED, TILTS, REFINED)
+#: Stages that take the newest series.
+RECONSTRUCTIONS = ("reconstruct", "scan")
 #: Keywords that say how the work is cut up, which changes nothing but rounding.
 HOW = ("slabs", "checkpoint_every")
 #: What a reconstruction says in the attributes of its volume.
@@ -43,6 +54,20 @@ def written_group(name: str, keywords: Mapping[str, Any], stages: Collection[str
     if keywords.get("frames") is not None or has_frames(keywords["files"], keywords["images"]):
         return RAW
     return PREPROCESSED if "align" in stages else TILTS
+
+
+def source_of(name: str, store: Store) -> str:
+    """Group of the store that a stage reads: of the refined series only if it was made from the aligned one."""
+    if name in RECONSTRUCTIONS and TILTS in store.groups() and _is_refined(store, store.digest(TILTS)):
+        return REFINED
+    if name == "align" and PREPROCESSED not in store.groups():
+        return TILTS  # images that were imported as aligned become preprocessed ones
+    return READS[name]
+
+
+def _is_refined(store: Store, aligned: str) -> bool:
+    record = store.record(REFINED)
+    return record is not None and record.inputs.get(TILTS) == aligned
 
 
 def stage_record(name: str, keywords: Mapping[str, Any], inputs: dict[str, str]) -> Record:
@@ -78,6 +103,11 @@ def expected_records(experiment: Experiment, store: Store | None) -> dict[str, R
             records[written_group(name, keywords, experiment.stages)] = import_record(keywords)
         elif name in READS:
             source = READS[name]
+            if name in RECONSTRUCTIONS and REFINED in records:
+                source = REFINED
+            elif name in RECONSTRUCTIONS and store is not None and TILTS in {*records, *store.groups()}:
+                aligned = records[TILTS].digest if TILTS in records else store.digest(TILTS)
+                source = REFINED if _is_refined(store, aligned) else TILTS
             if source in records:
                 digest = records[source].digest
             elif store is not None and source in store.groups():
@@ -97,6 +127,8 @@ def describe_group(store: Store, group: str) -> dict[str, Any]:
             described |= describe_preprocessing(dataset)
         if group == TILTS and "used" in dataset:
             described |= describe_alignment(dataset)
+        if group == REFINED:
+            described |= describe_refinement(dataset)
         return described
     if group == ATOMS:
         return {"n_atoms": dataset.sizes["atom"]}
@@ -142,6 +174,24 @@ def describe_alignment(series: xr.Dataset) -> dict[str, Any]:
     }
     if not used.all():
         described["tilts_not_used"] = np.flatnonzero(~used).tolist()
+    return described
+
+
+def describe_refinement(series: xr.Dataset) -> dict[str, Any]:
+    """How far angles and shifts moved, R before and after, and tilts that are not used."""
+    used, r_factor = series["used"].values, np.nanmean(series["round_r_factor"].values, axis=1)
+    described: dict[str, Any] = {
+        "rotation_rms": _rms(series["rotation"].values[used]),
+        "refined_shift_rms": _rms(series["refined_shift"].values[used]),
+        "r_factor_before": float(r_factor[0]),
+        "r_factor_after": float(r_factor[series.attrs["best_round"]]),
+        "rounds": len(r_factor) - 1,
+        "converged": bool(series.attrs["converged"]),
+        "stopped": series.attrs["stopped"],
+    }
+    wrong = np.flatnonzero(series["flags"].values.astype(str) != "")
+    if wrong.size:
+        described["tilts_flagged"] = {int(t): str(series["flags"].values[t]) for t in wrong}
     return described
 
 

@@ -235,6 +235,21 @@ def align(store: Path, **options: Any) -> Summary:
     return pipeline.align(store, **_keywords(options))
 
 
+@command("refine-angles", cluster="always")
+@STORE
+@click.option("--shape", type=int, nargs=3, metavar="NX NY NZ", help="Voxels of the volume.")
+@click.option("--thickness", type=float, metavar="A", help="Thickness of a film along z, instead of the shape.")
+@click.option("--model", type=click.Choice(["atoms", "volume"]), help="What predicts the images.")
+@click.option("--rounds", type=int, metavar="N", help="Reconstruct and refine at most so often.")
+@click.option("--folds", type=int, metavar="N", help="Judge every tilt against a volume made without it: N volumes.")
+@MORE
+def refine_angles(store: Path, **options: Any) -> Summary:
+    """Refine angles and shifts against the reprojections; make the refined series, in one resampling."""
+    from . import pipeline
+
+    return pipeline.refine_angles(store, **_keywords(options))
+
+
 @command("reconstruct", cluster="asked")
 @STORE
 @click.option("--shape", type=int, nargs=3, metavar="NX NY NZ", help="Voxels of the volume.")

@@ -95,14 +95,15 @@ TABLES = {
     ),
     "preprocess": Table("preprocess:preprocess_acquisition", {}, ("raw",), optional=True),
     "align": Table("align:align_tilt_series", {}, ("series",), optional=True),
+    "refine-angles": Table("refinement:reconstruct_refined", {}, ("tilt_series",), optional=True),
     "reconstruct": Table(
         "reconstruct:reconstruct_resire",
         {},
-        ("tilt_series", "store", "client"),
+        ("tilt_series", "store", "client", "series"),
         beside="reconstruct:reconstruct_slabs",
         switch="slabs",
     ),
-    "scan": Table("reconstruct:reconstruct_scan", {}, ("store",), optional=True),
+    "scan": Table("reconstruct:reconstruct_scan", {}, ("store", "series"), optional=True),
     "trace": Table("trace:trace_atoms", {}, ("volume",)),
     "export": Table("pipeline:export", {}, ("path",)),
 }

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from ._exports import export_stale, stale_files, write_file
@@ -23,6 +24,7 @@ from ._records import (
     PREPROCESSED,
     RAW,
     READS,
+    REFINED,
     SERIES,
     TILTS,
     VOLUME,
@@ -30,6 +32,7 @@ from ._records import (
     describe_group,
     expected_records,
     import_record,
+    source_of,
     stage_record,
     stopping,
     written_group,
@@ -60,6 +63,7 @@ __all__ = [
     "preprocess",
     "project",
     "reconstruct",
+    "refine_angles",
     "run",
     "scan",
     "simulate",
@@ -111,27 +115,54 @@ def _align(store: Store, keywords: dict[str, Any], record: Record) -> Summary | 
     return None
 
 
+def _refine_angles(store: Store, keywords: dict[str, Any], record: Record) -> None:
+    """Angles and shifts that match the reprojections, round by round; images made again, where they belong."""
+    from .angles import apply_refinement
+    from .refinement import reconstruct_refined, without_background
+
+    series = store.read(TILTS)
+    refined = reconstruct_refined(series, **keywords)
+    done = apply_refinement(series, refined.corrections, _remake(store, series))
+    if refined.corrections.attrs["background"]:
+        done = without_background(done, refined.volume)
+    store.write(REFINED, done, record=record, chunks={"tilt": 1})
+
+
+def _remake(store: Store, series: xr.Dataset) -> Callable[[np.ndarray], xr.Dataset]:
+    """How the images of an aligned series are made with another shift: from the raw frames, where there are any."""
+    from .align import shift_images
+    from .preprocess import correct_frames
+
+    if "shift" not in series or PREPROCESSED not in store.groups():
+        return functools.partial(shift_images, series)
+    before = store.read(PREPROCESSED)
+    if "frame_shift" in before and RAW in store.groups():
+        return functools.partial(correct_frames, store.read(RAW), before)
+    return functools.partial(shift_images, before)
+
+
 def _reconstruct(store: Store, keywords: dict[str, Any], record: Record) -> Summary | None:
     """The whole volume at once, in one task, or in slabs that the workers keep."""
     if keywords["slabs"] is not None:
         from .reconstruct import reconstruct_slabs
 
-        return reconstruct_slabs(store, **accepted_keywords("reconstruct", keywords, reconstruct_slabs))
+        accepted = accepted_keywords("reconstruct", keywords, reconstruct_slabs)
+        return reconstruct_slabs(store, series=next(iter(record.inputs)), **accepted)
     for key, variable in NAMED.items():  # refused before a worker starts on it
         if isinstance(keywords[key], str) and variable not in store.read(keywords[key]):
             raise InputError(f"{key} = {keywords[key]!r} came, a group without {variable}; name one that has it.")
-    path = str(store.path)
+    path, group = str(store.path), next(iter(record.inputs))
     client = current_client()
     volume = (
-        _reconstruct_task(path, keywords)
+        _reconstruct_task(path, group, keywords)
         if client is None
-        else client.submit(_reconstruct_task, path, keywords, pure=False).result()
+        else client.submit(_reconstruct_task, path, group, keywords, pure=False).result()
     )
     store.write(VOLUME, volume, record=record)
     return None
 
 
-def _reconstruct_task(path: str, keywords: dict[str, Any]) -> xr.Dataset:
+def _reconstruct_task(path: str, group: str, keywords: dict[str, Any]) -> xr.Dataset:
     from .reconstruct import reconstruct_resire
 
     def on_iteration(done: int, _: float) -> None:
@@ -141,7 +172,7 @@ def _reconstruct_task(path: str, keywords: dict[str, Any]) -> xr.Dataset:
     for key, variable in NAMED.items():
         if isinstance(accepted.get(key), str):
             accepted[key] = open_dataset(path, accepted[key])[variable].load()
-    return reconstruct_resire(open_dataset(path, TILTS).load(), **{**accepted, "on_iteration": on_iteration})
+    return reconstruct_resire(open_dataset(path, group).load(), **{**accepted, "on_iteration": on_iteration})
 
 
 def _scan(store: Store, keywords: dict[str, Any], _: Record) -> Summary:
@@ -161,6 +192,7 @@ def _trace(store: Store, keywords: dict[str, Any], record: Record) -> None:
 STAGES: dict[str, Callable[[Store, dict[str, Any], Record], Summary | None]] = {
     "preprocess": _preprocess,
     "align": _align,
+    "refine-angles": _refine_angles,
     "reconstruct": _reconstruct,
     "scan": _scan,
     "trace": _trace,
@@ -220,6 +252,18 @@ def align(path: str | Path, **keywords: Any) -> Summary:
         ``shift_rms`` (pixels), ``tilt_axis`` (degrees), ``tilts_not_used``, ``already_aligned``, ``state`` ...
     """
     return _stage("align", path, keywords)
+
+
+def refine_angles(path: str | Path, **keywords: Any) -> Summary:
+    """Computes: angles and shifts against the reprojections, by `aetdist.refinement.reconstruct_refined`.
+
+    Returns
+    -------
+    dict
+        ``rotation_rms`` (degrees), ``refined_shift_rms`` (pixels), ``r_factor_before``, ``r_factor_after``,
+        ``converged``, ``tilts_flagged``, ``state`` ...
+    """
+    return _stage("refine-angles", path, keywords)
 
 
 def reconstruct(path: str | Path, **keywords: Any) -> Summary:
@@ -353,10 +397,8 @@ def _stage(name: str, path: str | Path, keywords: Mapping[str, Any]) -> Summary:
     """One stage on its own, whatever it reads being there."""
     checked = checked_keywords(name, keywords)
     with accounted() as summary, Store.open(path, "a") as store:
-        source = READS[name]
-        # Images that were imported as aligned are what align reads, and become preprocessed ones.
-        there = TILTS if name == "align" and source not in store.groups() else source
-        record = stage_record(name, checked, {source: store.digest(there)})
+        source = source_of(name, store)
+        record = stage_record(name, checked, {READS[name] if name == "align" else source: store.digest(source)})
         summary |= _do(store, name, checked, record, written_group(name, checked))
     return summary
 

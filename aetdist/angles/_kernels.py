@@ -8,6 +8,8 @@ from .._jit import njit
 
 PARAMETERS = 6
 """Rotations of the sample about lab x, y, z in radians; shift of the image along y, x in pixels; brightness."""
+BLOCK = 8
+"""Edge in pixels of the blocks within which residuals may go together: an atom and what is around it."""
 MARGIN = 2  # pixels at the border of the field whose derivatives are not known
 
 
@@ -43,6 +45,8 @@ def normal_equations(image, mask, model, moment, start, scale):
         Sum of J^T r.
     square : float
         Sum of r^2.
+    scatter : float64 (6, 6)
+        Sum over blocks of pixels of g g^T, with g the sum of J^T r in a block.
 
     Notes
     -----
@@ -52,6 +56,8 @@ def normal_equations(image, mask, model, moment, start, scale):
     matrix, vector, square = np.zeros((PARAMETERS, PARAMETERS)), np.zeros(PARAMETERS), 0.0
     j = np.empty(PARAMETERS)
     ny, nx = image.shape
+    across = (nx + BLOCK - 1) // BLOCK
+    parts = np.zeros(((ny + BLOCK - 1) // BLOCK * across, PARAMETERS))
     for y in range(MARGIN, ny - MARGIN):
         for x in range(MARGIN, nx - MARGIN):
             if not mask[y, x]:
@@ -65,14 +71,16 @@ def normal_equations(image, mask, model, moment, start, scale):
             j[5] = model[y, x]
             r = image[y, x] - scale * model[y, x]
             square += r * r
+            part = parts[y // BLOCK * across + x // BLOCK]
             for a in range(PARAMETERS):
-                vector[a] += j[a] * r
+                part[a] += j[a] * r
                 for b in range(a + 1):
                     matrix[a, b] += j[a] * j[b]
     for a in range(PARAMETERS):
+        vector[a] = parts[:, a].sum()
         for b in range(a):
             matrix[b, a] = matrix[a, b]
-    return matrix, vector, square
+    return matrix, vector, square, parts.T @ parts
 
 
 @njit

@@ -26,7 +26,7 @@ class Fit(NamedTuple):
     brightness : ndarray, shape (tilt,), float64
         Of the image over that of the prediction.
     covariance : ndarray, shape (tilt, 5, 5), float64
-        Of the rotations about lab x, y, z in radians and the shifts along y, x in pixels, for white residuals.
+        Of the rotations about lab x, y, z in radians and the shifts along y, x in pixels.
     correlation : ndarray, shape (tilt, 2), float64
         Of image and prediction over the pixels that count, before and after.
     r_factor : ndarray, shape (tilt, 2), float64
@@ -73,7 +73,9 @@ def fit_tilts(
     Notes
     -----
     Minimises sum (I - s P(R, d))^2 over w (R becomes exp(w x) R), d and s; a step is taken only if the sum falls.
-    The tilts do not depend on each other: they share the reading of the volume.
+    The tilts do not depend on each other: they share the reading of the volume. Residuals are not white: what the
+    prediction lacks of an atom is some pixels wide. The covariance is H^-1 (sum_b g_b g_b^T) H^-1, with H the sum of
+    J^T J and g_b that of J^T r in blocks of 8 x 8 pixels (Huber's sandwich).
     """
     n = len(images)
     matrices, shifts = np.array(matrices, dtype=np.float64), np.array(shifts, dtype=np.float64)
@@ -103,7 +105,7 @@ def fit_tilts(
                 damping[t] *= 10
                 settled[t] = damping[t] > _LARGEST_DAMPING
             going[t] = not settled[t]
-    covariance = np.stack([_covariance(sums[t][0], sums[t][2], int(inside[t].sum())) for t in range(n)])
+    covariance = np.stack([_covariance(matrix, scatter) for matrix, _, _, scatter in sums])
     both = np.stack([before, after], axis=2)  # (tilt, measure, before or after)
     return Fit(matrices, shifts, brightness, covariance, both[:, 0], both[:, 1], settled)
 
@@ -141,6 +143,6 @@ def _agreement(image: np.ndarray, seen: np.ndarray, inside: np.ndarray) -> tuple
     return float(np.corrcoef(a, b)[0, 1]), float(r_factor)
 
 
-def _covariance(matrix: np.ndarray, square: float, n_pixels: int) -> np.ndarray:
-    freedom = max(1, n_pixels - PARAMETERS)
-    return np.asarray(np.linalg.pinv(matrix, hermitian=True)[:5, :5] * square / freedom)
+def _covariance(matrix: np.ndarray, scatter: np.ndarray) -> np.ndarray:
+    inverse = np.linalg.pinv(matrix, hermitian=True)
+    return np.asarray((inverse @ scatter @ inverse)[:5, :5])

@@ -54,6 +54,7 @@ def reconstruct_slabs(
     slabs: int | str = "auto",
     checkpoint_every: int = 10,
     on_iteration: Callable[[int, float], None] | None = None,
+    series: str = SERIES,
     client: Any = None,
 ) -> dict[str, Any]:
     """Computes: a volume by RESIRE over the workers of a cluster, each of which keeps a slab of it.
@@ -61,8 +62,7 @@ def reconstruct_slabs(
     Parameters
     ----------
     store : Store
-        Open for writing, with the group ``tilt_series/aligned``. The result is written as ``volume``, by the
-        workers.
+        Open for writing, with the tilt series. The result is written as ``volume``, by the workers.
     shape, thickness, iterations, step, positivity, weights, tolerance, on_iteration
         See `reconstruct_resire`.
     solver : {"fista", "published"}
@@ -77,6 +77,8 @@ def reconstruct_slabs(
     checkpoint_every : int
         Iterations in slabs from one checkpoint in the store to the next (10 if nothing is said): the most that a
         kill can lose.
+    series : str
+        Group of the tilt series.
     client : distributed.Client, optional
         The current one by default.
 
@@ -111,7 +113,7 @@ def reconstruct_slabs(
         raise InputError(f"Solver {solver!r} does not work in slabs; choose one of {', '.join(SLAB_SOLVERS)}.")
     if int(checkpoint_every) != checkpoint_every or checkpoint_every < 1:
         raise InputError(f"checkpoint_every came as {checkpoint_every}; needed is a whole number, at least 1.")
-    measured = Field.of(store.read(SERIES))
+    measured = Field.of(store.read(series))
     first, grid = volume_grid(measured, shape, thickness)
     geometry = measured.geometry(first, grid)
     relative = tilt_weights(weights, geometry.n_tilts)
@@ -122,9 +124,9 @@ def reconstruct_slabs(
     _check_on_grid(store, start, "density", grid)
     settings = {
         "first": first, "shape": grid, "solver": solver, "step": step, "positivity": positivity,
-        "support": support, "start": start, "weights": relative, "tolerance": tolerance,
+        "series": series, "support": support, "start": start, "weights": relative, "tolerance": tolerance,
     }  # fmt: skip
-    inputs = {name: store.digest(name) for name in (SERIES, support, start) if name is not None}
+    inputs = {name: store.digest(name) for name in (series, support, start) if name is not None}
     problem = _Problem(store, geometry, measured.pixel_size, settings, inputs)
     begin = problem.latest(iterations)
     if begin is None:
@@ -291,8 +293,8 @@ class _Problem:
         """Slabs as far as the progress says."""
         settings, factors = self.settings, (progress.step_length * self.weights).astype(np.float32)
         workers = SlabWorkers(
-            client, plan.hosts, plan.slabs, self.geometry, str(self.store.path), SERIES, settings["support"],
-            settings["positivity"], factors,
+            client, plan.hosts, plan.slabs, self.geometry, str(self.store.path), settings["series"],
+            settings["support"], settings["positivity"], factors,
         )  # fmt: skip
         self.load(workers, progress)
         return workers

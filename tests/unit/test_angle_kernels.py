@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from aetdist.angles._kernels import MARGIN, PARAMETERS, normal_equations
+from aetdist.angles._kernels import BLOCK, MARGIN, PARAMETERS, normal_equations
 from aetdist.geometry import ParallelGeometry, euler_from_matrices, matrices_from_euler
 from aetdist.project import ParallelProjector
 from aetdist.project.atoms import project_atoms, render_atoms
@@ -47,8 +47,13 @@ def test_normal_equations__are_those_of_exact_derivatives_by_finite_differences(
     j = np.stack([c[inside] for c in columns], axis=1)
     r = (image - scale * model)[inside].astype(np.float64)
 
-    a, b, square = normal_equations(image, mask, model, moment, start[0], scale)
+    a, b, square, scatter = normal_equations(image, mask, model, moment, start[0], scale)
     norm = np.linalg.norm(j, axis=0)
     assert np.abs((a - j.T @ j) / np.outer(norm, norm)).max() < 0.04
     assert np.abs((b - j.T @ r) / (norm * np.linalg.norm(r))).max() < 0.01
     assert np.isclose(square, (r**2).sum())
+    parts = np.zeros((6 * 7, PARAMETERS))
+    rows, cols = np.nonzero(inside)
+    np.add.at(parts, rows // BLOCK * 7 + cols // BLOCK, j * r[:, None])
+    expected = parts.T @ parts
+    assert np.abs((scatter - expected) / np.sqrt(np.outer(np.diag(expected), np.diag(expected)))).max() < 0.06
