@@ -39,7 +39,7 @@ LIMITS = {
     "frame shifts, rms (pixels)": (0.08, 0.08),
     "distortion, largest error (%)": (0.1, 0.1),
     "gain, error (%)": (5.0, 5.0),
-    "read noise, error (%)": (5.0, np.inf),  # a film has too little vacuum to tell it from the offset
+    "read noise, error (%)": (5.0, 5.0),
     "offset, error (counts)": (1.0, 1.0),
     "noise variance, error in dark and bright (%)": (5.0, 5.0),
     "tilt shifts along the axis, rms (pixels)": (0.5, 1.0),
