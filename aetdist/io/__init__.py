@@ -1,6 +1,7 @@
 """The store, its lock and ledger, and the formats of others."""
 
 from .atoms import read_atoms
+from .blocks import begun, write_blocks
 from .inventory import describe_groups
 from .ledger import BlockLedger
 from .lock import StoreLock
@@ -16,6 +17,7 @@ __all__ = [
     "Record",
     "Store",
     "StoreLock",
+    "begun",
     "describe_groups",
     "open_dataset",
     "read_atoms",
@@ -23,6 +25,7 @@ __all__ = [
     "read_xyz",
     "require_record",
     "store_errors",
+    "write_blocks",
     "write_mrc",
     "write_region",
     "write_xyz",

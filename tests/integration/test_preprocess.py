@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +148,34 @@ def test_preprocess__a_series_that_is_aligned_stays_as_it_is(made, client, tmp_p
     store = Store.open(tmp_path / "run.zarr")
     assert store.groups() == [ALIGNED] and store.digest(ALIGNED) == before
     np.testing.assert_array_equal(store.read(ALIGNED)["images"], series["images"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["preprocess", "align"])
+def test_preprocess__a_killed_stage_goes_on_where_it_stopped(raw, made, tmp_path, stage):
+    """kill -9 of the process: the tilts that are recorded are not computed again; the same series to the bit."""
+    path = write_raw(tmp_path / "run.zarr", raw)
+    keywords = {"preprocess": {"distortion": DISTORTION}, "align": {}}
+    if stage == "align":
+        pipeline.preprocess(path, **keywords["preprocess"])
+    group = {"preprocess": PREPROCESSED, "align": ALIGNED}[stage]
+    code = f"from aetdist import pipeline; pipeline.{stage}({str(path)!r}, **{keywords[stage]!r})"
+    process = subprocess.Popen([sys.executable, "-c", f"import dask; dask.config.set(scheduler='sync'); {code}"])
+    written = path / group / "blocks" / "done" / "c"
+    for _ in range(2400):
+        if len(done := [file for file in written.glob("*") if file.name.isdecimal()]) >= 2:
+            break
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    done = [file for file in written.glob("*") if file.name.isdecimal()]
+    assert 2 <= len(done) < len(TILTS)
+    before = {file: file.stat().st_mtime_ns for file in done}
+    said = getattr(pipeline, stage)(path, **keywords[stage])
+    assert said["n_tilts_computed"] == len(TILTS) - len(done)
+    assert all(file.stat().st_mtime_ns == time_ for file, time_ in before.items())
+    xr.testing.assert_identical(Store.open(path).read(group).load(), Store.open(made[0]).read(group).load())
 
 
 def test_preprocess__pictures_of_every_step(made, tmp_path):
