@@ -127,6 +127,11 @@ def describe_preprocessing(series: xr.Dataset) -> dict[str, Any]:
         "distortion": series["distortion"].values.tolist(),
     }
     described |= {key: value for key, value in series.attrs.items() if key.startswith("noise_")}
+    if "residual_applied" in series.attrs:
+        described |= {name: series.attrs[name] for name in ("residual_distortion", "residual_applied")}
+    if "sweep_correlation" in series:
+        chosen = series["sweep_correlation"].dims[:-1]
+        described["denoising_chosen"] = {name: series.attrs[f"denoise_{name}"] for name in map(str, chosen)}
     if "object_leaves_field" in series and series["object_leaves_field"].values.any():
         described["tilts_that_leave_the_field"] = np.flatnonzero(series["object_leaves_field"].values).tolist()
     return described

@@ -89,9 +89,14 @@ def _import(store: Store, keywords: dict[str, Any], record: Record, group: str) 
 def _preprocess(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
     """Frames registered, corrected and summed in one resampling, denoised, without background; resumed per tilt."""
     from .preprocess import correct_frames, preprocess_acquisition, warn_of_images
+    from .simulate import nanoparticle
 
     raw, found = store.read(RAW), begun(store, PREPROCESSED, record)
-    series = preprocess_acquisition(raw, **keywords) if found is None else correct_frames(raw, found)
+    if found is None:
+        make_atoms = functools.partial(nanoparticle, seed=keywords["seed"])
+        series = preprocess_acquisition(raw, **keywords, make_atoms=make_atoms)
+    else:
+        series = correct_frames(raw, found)
     computed = write_blocks(store, PREPROCESSED, series, record=record, dim="tilt")
     warn_of_images(store.read(PREPROCESSED))
     return {"n_tilts_computed": computed}

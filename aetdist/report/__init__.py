@@ -11,12 +11,13 @@ from .pictures import (
     draw_slices,
 )
 from .style import save_picture
-from .tilts import draw_common_lines, draw_drift, draw_preprocessing, draw_shifts
+from .tilts import draw_common_lines, draw_denoising, draw_drift, draw_preprocessing, draw_shifts
 
 __all__ = [
     "draw_atoms",
     "draw_atoms_on_slice",
     "draw_common_lines",
+    "draw_denoising",
     "draw_deviations",
     "draw_disagreement",
     "draw_drift",

@@ -28,7 +28,7 @@ from .pictures import (
     field_of,
 )
 from .style import data_uri, png, save_picture
-from .tilts import draw_common_lines, draw_drift, draw_preprocessing, draw_shifts
+from .tilts import draw_common_lines, draw_denoising, draw_drift, draw_preprocessing, draw_shifts
 
 log = logging.getLogger(__name__)
 
@@ -259,6 +259,9 @@ def pictures(findings: Findings) -> list[Picture]:
         add("preprocessing", text, draw_preprocessing, preprocessed, raw)
         if "frame_shift" in preprocessed and preprocessed.sizes["frame"] > 1:
             add("drift", "Drift of the frames since the first of their tilt.", draw_drift, preprocessed)
+        if "sweep_correlation" in preprocessed:
+            text = "Denoised images of a model particle against the clean ones; star: chosen, gray line: not denoised."
+            add("denoising", text, draw_denoising, preprocessed)
     if series is not None and "shift" in series:
         add("shifts", "Shifts that alignment undid.", draw_shifts, series)
         text = "Images summed across the tilt axis, one row for each tilt: aligned, all show the same line."

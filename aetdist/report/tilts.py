@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -89,6 +91,42 @@ def draw_drift(series: xr.Dataset) -> Figure:
     rows[1].set_xlabel("tilt angle θ (°)")
     if 1 < shift.shape[1] <= 8:
         figure.legend(*rows[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, fontsize=8)
+    return figure
+
+
+@picture
+def draw_denoising(series: xr.Dataset) -> Figure:
+    """Draw how like the clean images of the model particle its denoised ones are, for all parameters that were tried.
+
+    Parameters
+    ----------
+    series : xarray.Dataset
+        With ``sweep_correlation`` (strength, ..., model_tilt), ``sweep_noisy_correlation``, and what was chosen in
+        the attributes ``denoise_...``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If the parameters were not chosen on a model.
+    """
+    if "sweep_correlation" not in series:
+        raise InputError("This series holds no sweep_correlation; preprocess makes it where denoising = 'chosen'.")
+    table = series["sweep_correlation"].mean("model_tilt")
+    first, *others = map(str, table.dims)
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    tried = itertools.product(*(table[name].values.tolist() for name in others))
+    for i, (values, line) in enumerate(zip(tried, table.values.reshape(table.sizes[first], -1).T, strict=True)):
+        label, colour = ", ".join(map(str, values)), COLOURS[i % len(COLOURS)]
+        axes.plot(table[first].values, 1.0 - line, "o-", markersize=3.5, label=label, color=colour)
+    axes.plot(series.attrs[f"denoise_{first}"], 1.0 - float(table.max()), "*", markersize=14, color="gray", zorder=0)
+    axes.axhline(1.0 - float(series["sweep_noisy_correlation"].mean()), color="gray", linewidth=0.8)
+    axes.set(xlabel=first.replace("_", " "), ylabel="1 − correlation", yscale="log")
+    axes.legend(fontsize=8, title=", ".join(others).replace("_", " "), title_fontsize=8)
     return figure
 
 

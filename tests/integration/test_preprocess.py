@@ -151,6 +151,39 @@ def test_preprocess__a_series_that_is_aligned_stays_as_it_is(made, client, tmp_p
 
 
 @pytest.mark.slow
+def test_preprocess__what_is_left_of_the_distortion_is_found_and_composed(raw, tmp_path, client):
+    """A calibration without the shear: common lines find it, and every frame is still resampled once."""
+    path = write_raw(tmp_path / "run.zarr", raw)
+    given = [[1.004, 0.0], [0.0, 0.996]]
+    said = pipeline.preprocess(path, distortion=given, residual_distortion=True)
+    made_ = Store.open(path).read(PREPROCESSED)
+    np.testing.assert_array_equal(made_["given_distortion"], given)
+    np.testing.assert_allclose(made_["distortion"], np.array(given) @ said["residual_distortion"])
+    assert said["residual_applied"] and said["distortion"] == made_["distortion"].values.tolist()
+    shear = made_["distortion"].values[[0, 1], [1, 0]]
+    np.testing.assert_allclose(shear, 0.003, atol=0.0015)  # it is 0.0005 to 0.001 uncertain on so small a particle
+    expected = correct_frames(raw, made_)  # from the frames, at once
+    np.testing.assert_array_equal(made_["images"], expected["images"])
+
+
+@pytest.mark.slow
+def test_preprocess__parameters_of_the_denoising_are_chosen_on_a_model(raw, tmp_path, client):
+    path = write_raw(tmp_path / "run.zarr", raw)
+    said = pipeline.preprocess(path, distortion=DISTORTION, denoising="chosen")
+    series = Store.open(path).read(PREPROCESSED)
+    table = series["sweep_correlation"].mean("model_tilt")
+    best = np.unravel_index(int(table.values.argmax()), table.shape)
+    assert said["denoising_chosen"] == {d: table[d].values[i] for d, i in zip(table.dims, best, strict=True)}
+    assert table.max() > series["sweep_noisy_correlation"].mean()
+    assert abs(series.attrs["model_diameter_A"] - 20.0) < 2.0
+    assert pipeline.align(path)["state"] == "computed"
+    aligned = Store.open(path).read(ALIGNED)
+    for name in table.dims:  # made again with what was chosen
+        assert aligned.attrs[f"denoise_{name}"] == series.attrs[f"denoise_{name}"]
+    assert "denoising" in {file.stem for file in write_pictures(path, tmp_path / "pictures")}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["preprocess", "align"])
 def test_preprocess__a_killed_stage_goes_on_where_it_stopped(raw, made, tmp_path, stage):
     """kill -9 of the process: the tilts that are recorded are not computed again; the same series to the bit."""
@@ -217,6 +250,10 @@ def test_preprocess__one_tilt_needs_only_its_own_frames(corrections, raw):
         ({"distortion": [[2.0, 0.0], [0.0, 1.0]]}, "distortion"),
         ({"kind": "cube"}, "kind"),
         ({"noise": (-1.0, 1.0, 1.0)}, "gain"),
+        ({"denoising": "best"}, "denoising"),
+        ({"denoising": "chosen"}, "make_atoms"),
+        ({"denoising": "chosen", "kind": "film"}, "particle"),
+        ({"residual_distortion": True, "kind": "film"}, "isolated"),
     ],
 )
 def test_preprocess__refuses_options_that_cannot_be(raw, keywords, match):
