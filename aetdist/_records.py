@@ -147,6 +147,9 @@ def describe_alignment(series: xr.Dataset) -> dict[str, Any]:
     }
     if not used.all():
         described["tilts_not_used"] = np.flatnonzero(~used).tolist()
+    if "repeat_tilts" in series:
+        pairs, differ = series["repeat_tilts"].values, series["repeat_flagged"].values
+        described |= {"repeated_tilts": pairs.tolist(), "repeated_tilts_that_differ": pairs[differ].tolist()}
     return described
 
 

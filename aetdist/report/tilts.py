@@ -167,6 +167,52 @@ def draw_shifts(series: xr.Dataset) -> Figure:
 
 
 @picture
+def draw_repeats(series: xr.Dataset) -> Figure:
+    """Draw the two images of one tilt that differ most, and their difference: what the beam has changed.
+
+    Parameters
+    ----------
+    series : xarray.Dataset
+        TILT_SERIES, aligned, with ``repeat_tilts``, ``repeat_correlation``, ``repeat_r_factor``, ``repeat_scale``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If no tilt was taken more than once.
+    """
+    if "repeat_tilts" not in series:
+        raise InputError("This series holds no repeat_tilts: no tilt was taken more than once.")
+    worst = series.isel(repeat=int(series["repeat_r_factor"].values.argmax()))
+    numbers = worst["repeat_tilts"].values
+    places = [int(np.flatnonzero(series["tilt"].values == number)[0]) for number in numbers]
+    first, again = (series["images"][i].where(series["mask"][i]).values for i in places)
+    again = float(worst["repeat_scale"]) * again
+    x, y = series["x"].values, series["y"].values
+    wide = np.ptp(x) > 1.8 * np.ptp(y)
+    figure = Figure(layout="compressed")
+    cells = figure.subplots(*((3, 1) if wide else (1, 3)), squeeze=False).ravel()
+    top = float(np.nanquantile(first, 0.999)) if np.isfinite(first).any() else 1.0
+    shown = ((first, f"tilt {numbers[0]}"), (again, f"again: tilt {numbers[1]}"), (again - first, "difference"))
+    for axes, (image, title) in zip(cells, shown, strict=True):
+        signed = title == "difference"
+        low, high, colours = (-0.5 * top, 0.5 * top, "RdBu_r") if signed else (0.0, top, "gray")
+        axes.imshow(image, extent=extent(x, y), cmap=colours, vmin=low, vmax=high)
+        axes.set(title=title, xlabel="x (Å)", ylabel="y (Å)")
+    for axes in cells[1:]:
+        axes.label_outer()
+    said = f"correlation {float(worst['repeat_correlation']):.3f}, R {float(worst['repeat_r_factor']):.3f}"
+    cells[-1].set_title(f"difference\n{said}", fontsize=9)
+    add_scale_bar(cells[0])
+    shape = (np.ptp(y) + 1e-9) / (np.ptp(x) + 1e-9)
+    figure.set_size_inches(WIDTH, 3 * WIDTH * shape + 1.2 if wide else WIDTH * shape / 3 + 1.0)
+    return figure
+
+
+@picture
 def draw_common_lines(series: xr.Dataset, before: xr.Dataset | None = None) -> Figure:
     """Draw the common line of every tilt, its image summed perpendicular to the tilt axis; aligned, they are one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -16,12 +17,12 @@ import pytest
 import xarray as xr
 
 from aetdist import pipeline
-from aetdist.errors import InputError
+from aetdist.errors import AetdistWarning, InputError
 from aetdist.geometry import rotate_tilt_axis
 from aetdist.images import resample
 from aetdist.io import Record, Store
 from aetdist.preprocess import correct_frames, preprocess_acquisition
-from aetdist.report import write_pictures
+from aetdist.report import write_pictures, write_report
 from aetdist.schema import TILT_SERIES, check
 from aetdist.simulate import nanoparticle, simulate_acquisition
 
@@ -181,6 +182,33 @@ def test_preprocess__parameters_of_the_denoising_are_chosen_on_a_model(raw, tmp_
     for name in table.dims:  # made again with what was chosen
         assert aligned.attrs[f"denoise_{name}"] == series.attrs[f"denoise_{name}"]
     assert "denoising" in {file.stem for file in write_pictures(path, tmp_path / "pictures")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", [False, True])
+def test_align__tilts_taken_again_are_compared_and_told_of(tmp_path, client, damaged):
+    """The lowest tilt before, amid and after the series; the beam moves the atoms by 0.8 Angstrom before the last."""
+    atoms = nanoparticle(20.0, seed=2)
+    angles = np.array([0.0, -50.0, -25.0, 0.0, 25.0, 50.0, 0.0])
+    options = {"field": (112, 112), "shift": 8.0, "sigma": 0.6, "frames": 2}
+    raw = simulate_acquisition(atoms, angles, seed=2, **options).load()  # type: ignore[arg-type]
+    if damaged:
+        moved = atoms["position"] + 0.8 * np.random.default_rng(1).normal(size=atoms["position"].shape)
+        after = simulate_acquisition(atoms.assign(position=moved), angles, seed=2, **options)  # type: ignore[arg-type]
+        raw["frames"][6] = after["frames"][6]
+    path = write_raw(tmp_path / "run.zarr", raw)
+    pipeline.preprocess(path, distortion=DISTORTION)
+    with pytest.warns(AetdistWarning, match="0-6 .*, 3-6 .*beam") if damaged else contextlib.nullcontext():
+        said = pipeline.align(path)
+    assert said["repeated_tilts"] == [[0, 3], [0, 6], [3, 6]]
+    assert said["repeated_tilts_that_differ"] == ([[0, 6], [3, 6]] if damaged else [])
+    aligned = Store.open(path).read(ALIGNED)
+    between = raw["true_shift"].values[[3, 6, 6]] - raw["true_shift"].values[[0, 0, 3]]
+    np.testing.assert_allclose(aligned["repeat_shift"], between, atol=0.6 if damaged else 0.1)
+    assert "repeats" in {file.stem for file in write_pictures(path, tmp_path / "pictures")}
+    write_report(path, tmp_path / "report.html")
+    assert f"{2 * damaged} of 3 pairs" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "repeated_tilts" not in pipeline.align(path, repeated=[])
 
 
 @pytest.mark.slow
