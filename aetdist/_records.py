@@ -121,9 +121,10 @@ def describe_series(series: xr.Dataset) -> dict[str, Any]:
 def describe_preprocessing(series: xr.Dataset) -> dict[str, Any]:
     """What was found in the raw frames."""
     kept, shift = series["frame_kept"].values, series["frame_shift"].values
+    there = np.isfinite(series["frame_correlation"].values)
     described: dict[str, Any] = {
         "drift_rms": _rms(shift[kept]),
-        "n_frames_dropped": int((~kept & np.isfinite(shift).all(axis=-1)).sum()),
+        "n_frames_dropped": int((~kept & there).sum()),
         "distortion": series["distortion"].values.tolist(),
     }
     described |= {key: value for key, value in series.attrs.items() if key.startswith("noise_")}

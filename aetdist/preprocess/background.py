@@ -92,8 +92,8 @@ def subtract_background(
     Raises
     ------
     InputError
-        If an option or a shape cannot be used; inside a task if an image is blank, has no measured
-        pixel or no background around its object (the message names the tilt).
+        If an option or a shape cannot be used; inside a task if an image is blank or has no background
+        around its object (the message names the tilt). An image without a measured pixel stays 0.
 
     Notes
     -----
@@ -177,7 +177,7 @@ def warn_of_lost_objects(series: xr.Dataset) -> None:
     tilts = ", ".join(f"{int(series['tilt'].values[i])} ({series['angles'].values[i, 1]:.1f} degrees)" for i in lost)
     warnings.warn(
         f"The object leaves the field in tilt {tilts}: its mass and its background are not known there; "
-        "switch these tilts off (exclude=...), or go on with a series that is less sure there.",
+        "switch these tilts off when the series is aligned (exclude), or go on with one that is less sure there.",
         AetdistWarning,
         stacklevel=2,
     )
@@ -329,6 +329,8 @@ def _background_block(
     block_info: Any = None,
 ) -> np.ndarray:
     """Background, object mask and (everywhere the same) whether the object leaves the field, of one tilt."""
+    if not measured.any():  # nothing of this tilt can be used
+        return np.zeros((1, 3, *image[0].shape), np.float32)
     mask = np.asarray(others[0][0], dtype=bool) if has_mask else None
     projected = others[-1][0] if has_projection else None
     try:

@@ -289,8 +289,17 @@ def _fit_dark(middle: np.ndarray, values: np.ndarray, gain: float, intercept: fl
     for part in (0.02, 0.2, 0.5, 0.8):  # of the dark's variance that is read noise
         electrons = (1.0 - part) * expected / gain**2
         starts.append(np.array([0.0, math.log(electrons), 0.5 * math.log(part * expected / gain**2)]))
-    found = [optimize.minimize(loss, start, method="Nelder-Mead", options={"maxiter": 400}) for start in starts]
-    g, offset, read = _dark_parameters(min(found, key=lambda result: result.fun).x, gain, means)
+
+    def lowest(places: list[np.ndarray]) -> Any:
+        found = [optimize.minimize(loss, place, method="Nelder-Mead", options={"maxiter": 400}) for place in places]
+        return min(found, key=lambda result: result.fun)
+
+    best, better = None, lowest(starts)
+    while best is None or better.fun < best.fun:  # the counts are a comb: an offset one electron off is a valley too
+        best, electrons = better, math.exp(better.x[1])
+        beside = [n for n in (electrons - 1.0, electrons + 1.0) if n > 0]
+        better = lowest([np.array([best.x[0], math.log(n), best.x[2]]) for n in beside])
+    g, offset, read = _dark_parameters(best.x, gain, means)
     return NoiseModel(g, offset, read if read > 0.03 * g else 0.0)
 
 

@@ -99,7 +99,9 @@ def preprocess_acquisition(
     matrix = np.eye(2) if distortion is None else _checked_distortion(distortion)
     drift = register_frames(raw).compute()
     warn_of_dropped(drift)
-    model = _noise_of(raw) if noise is None else NoiseModel(*map(float, noise))
+    if not drift["frame_kept"].values.any():
+        raise InputError("No frame of any tilt can be used: all are blank; check the files that were imported.")
+    model = _noise_of(raw, drift["frame_kept"].values) if noise is None else NoiseModel(*map(float, noise))
     corrections = drift.assign(distortion=(("axis", "scan_axis"), matrix, {"units": "1"})).assign_attrs(
         noise_gain=model.gain,
         noise_offset=model.offset,
@@ -192,10 +194,12 @@ def warn_of_images(series: xr.Dataset) -> None:
             warn_of_clamped(series["clamped_pixels"].values, n_pixels)
 
 
-def _noise_of(raw: xr.Dataset) -> NoiseModel:
+def _noise_of(raw: xr.Dataset, kept: np.ndarray) -> NoiseModel:
     """Noise of the detector, from raw frames spread over the series: resampling would have smoothed it."""
-    numbers = np.unique(np.linspace(0, raw.sizes["tilt"] - 1, _NOISE_FRAMES).round().astype(int))
-    return estimate_noise_model(raw["frames"].isel(tilt=numbers, frame=0).data)
+    usable = np.flatnonzero(kept.any(axis=1))
+    tilts = usable[np.unique(np.linspace(0, len(usable) - 1, _NOISE_FRAMES).round().astype(int))]
+    first = xr.DataArray(kept[tilts].argmax(axis=1), dims="tilt")
+    return estimate_noise_model(raw["frames"].isel(tilt=xr.DataArray(tilts, dims="tilt"), frame=first).data)
 
 
 def _with_residual(raw: xr.Dataset, corrections: xr.Dataset) -> xr.Dataset:

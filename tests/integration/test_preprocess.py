@@ -151,6 +151,34 @@ def test_preprocess__a_series_that_is_aligned_stays_as_it_is(made, client, tmp_p
     np.testing.assert_array_equal(store.read(ALIGNED)["images"], series["images"])
 
 
+def test_preprocess__blank_and_saturated_frames_are_left_out_and_spoil_nothing(raw, made, tmp_path, client):
+    """The first frame of the first tilt is saturated in part, another blank, all of a tilt's blank."""
+    frames = raw["frames"].values.copy()
+    frames[0, 0, 20:70] = 65535.0
+    frames[3, 1] = 0.0
+    frames[6] = 0.0
+    path = write_raw(tmp_path / "run.zarr", raw.assign(frames=(raw["frames"].dims, frames, raw["frames"].attrs)))
+    with pytest.warns(AetdistWarning) as said:
+        summary = pipeline.preprocess(path, distortion=DISTORTION)
+    texts = " ".join(str(warning.message) for warning in said)
+    assert "frame 0 of tilt 0" in texts and "frame 1 of tilt 3 (blank)" in texts
+    assert "Tilts without a usable frame: 6" in texts
+    assert summary["n_frames_dropped"] == 5
+    assert summary["noise_gain"] == pytest.approx(raw.attrs["true_gain"], rel=0.05)
+    assert summary["noise_offset"] == pytest.approx(raw.attrs["true_offset"], abs=1.0)
+    series, whole = Store.open(path).read(PREPROCESSED), Store.open(made[0]).read(PREPROCESSED)
+    assert not series["mask"][6].any() and not series["images"][6].any()
+    both = (series["mask"][3] & whole["mask"][3]).values
+    assert np.corrcoef(series["images"][3].values[both], whole["images"][3].values[both])[0, 1] > 0.99
+    with pytest.warns(AetdistWarning, match="Tilt 6 is blank or was not measured"):
+        assert 6 in pipeline.align(path)["tilts_not_used"]
+
+
+def test_preprocess__refuses_frames_that_are_all_blank(raw):
+    with pytest.warns(AetdistWarning), pytest.raises(InputError, match="No frame of any tilt"):
+        preprocess_acquisition(raw.assign(frames=raw["frames"] * 0))
+
+
 @pytest.mark.slow
 def test_preprocess__what_is_left_of_the_distortion_is_found_and_composed(raw, tmp_path, client):
     """A calibration without the shear: common lines find it, and every frame is still resampled once."""
