@@ -34,10 +34,12 @@ def begun(store: Store, group: str, record: Record) -> xr.Dataset | None:
     -------
     xarray.Dataset or None
         Lazy; what was in memory when the group was begun is complete, other variables only where blocks are
-        done. None if the group is not begun, is complete, or was begun in another way.
+        done. None if the group is not begun, is complete, or was begun in another way or by another version.
     """
     pending = store.pending(group)
-    if pending is None or pending.digest != record.digest or not BlockLedger(str(store.path), group).exists():
+    if pending is None or (pending.digest, pending.version) != (record.digest, record.version):
+        return None
+    if not BlockLedger(str(store.path), group).exists():  # killed before it was made
         return None
     return open_dataset(store.path, group)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import dask.array as da
@@ -76,6 +77,7 @@ def test_write_blocks__goes_on_where_it_was_interrupted(store: Store) -> None:
 def test_write_blocks__another_record_begins_anew(store: Store) -> None:
     with pytest.raises(Interrupted):
         write_blocks(store, GROUP, dataset([], stop_at=3), record=RECORD, dim="tilt")
+    assert begun(store, GROUP, replace(RECORD, version="0.0.1")) is None
     other = Record("preprocess", {"kind": "particle"})
     assert begun(store, GROUP, other) is None
     assert write_blocks(store, GROUP, dataset([], offset=1.0), record=other, dim="tilt") == 5
