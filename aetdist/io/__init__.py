@@ -1,13 +1,13 @@
 """The store, its lock and ledger, and the formats of others."""
 
 from .atoms import read_atoms
-from .blocks import begun, write_blocks
 from .inventory import describe_groups
 from .ledger import BlockLedger
 from .lock import StoreLock
 from .mrc_export import write_mrc
 from .record import Record
 from .regions import open_dataset, require_record, store_errors, write_region
+from .resumable import begun, write_blocks
 from .store import Store
 from .volumes import read_volume
 from .xyz import read_xyz, write_xyz

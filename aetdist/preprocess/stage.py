@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..geometry import matrices_from_euler
 from ..images import resample
 from ..schema import FRAMES, TILT_SERIES, check, with_units
-from .background import subtract_background, warn_of_lost_objects
+from .background import KINDS, subtract_background, warn_of_lost_objects
 from .bm3d import BM3DParameters
 from .denoise import ADF_PARAMETERS, denoise, warn_of_clamped
 from .distortion import residual_distortion as find_residual
@@ -95,13 +95,14 @@ def preprocess_acquisition(
         If the frames or an option cannot be used.
     """
     check(raw, FRAMES)
-    _check_options(kind, residual_distortion, denoising, make_atoms)
+    _check_options(raw, kind, residual_distortion, denoising, make_atoms)
     matrix = np.eye(2) if distortion is None else _checked_distortion(distortion)
+    given = None if noise is None else NoiseModel(*map(float, noise))
     drift = register_frames(raw).compute()
     warn_of_dropped(drift)
     if not drift["frame_kept"].values.any():
         raise InputError("No frame of any tilt can be used: all are blank; check the files that were imported.")
-    model = _noise_of(raw, drift["frame_kept"].values) if noise is None else NoiseModel(*map(float, noise))
+    model = given or _noise_of(raw, drift["frame_kept"].values)
     corrections = drift.assign(distortion=(("axis", "scan_axis"), matrix, {"units": "1"})).assign_attrs(
         noise_gain=model.gain,
         noise_offset=model.offset,
@@ -112,12 +113,10 @@ def preprocess_acquisition(
     )
     if residual_distortion:
         corrections = _with_residual(raw, corrections)
-    table = None
-    if denoised and denoising == "chosen":
-        assert make_atoms is not None
+    if denoised and denoising == "chosen" and make_atoms is not None:
         corrections, table = _with_chosen_parameters(raw, corrections, make_atoms, seed)
-    series = correct_frames(raw, corrections)
-    return series if table is None else series.assign(table.variables)
+        return correct_frames(raw, corrections).assign(table.variables)
+    return correct_frames(raw, corrections)
 
 
 def correct_frames(
@@ -204,8 +203,6 @@ def _noise_of(raw: xr.Dataset, kept: np.ndarray) -> NoiseModel:
 
 def _with_residual(raw: xr.Dataset, corrections: xr.Dataset) -> xr.Dataset:
     """Corrections with the whole distortion: the given one and, where it shows, what common lines find beside it."""
-    if "pixel_size" not in raw:
-        raise InputError("The frames have no pixel_size, which a residual distortion needs: import them with one.")
     given = corrections["distortion"]
     series = correct_frames(raw, corrections, denoised=False, background=True)
     usable = corrections["frame_kept"].any("frame").values
@@ -315,13 +312,19 @@ def _energies() -> np.ndarray:
     return np.array([(resample(impulse, np.eye(2), (t, 0.0))[0].astype(np.float64) ** 2).sum() for t in places])
 
 
-def _check_options(kind: str, residual: bool, denoising: str, make_atoms: MakeAtoms | None) -> None:
+def _check_options(raw: xr.Dataset, kind: str, residual: bool, denoising: str, make_atoms: MakeAtoms | None) -> None:
+    if kind not in KINDS:
+        raise InputError(f"kind came as {kind!r}; choose one of {', '.join(KINDS)}.")
     if denoising not in ("default", "chosen"):
         raise InputError(f"denoising came as {denoising!r}; choose 'default' or 'chosen'.")
     if kind == "film" and residual:
         raise InputError("Common lines of whole images need an isolated object; leave out residual_distortion.")
     if kind == "film" and denoising == "chosen":
         raise InputError("The model is a particle; for a film leave denoising at 'default'.")
+    if (residual or denoising == "chosen") and "pixel_size" not in raw:
+        raise InputError(
+            "The frames have no pixel_size, which a residual distortion and a model need: import them with one."
+        )
     if denoising == "chosen" and make_atoms is None:
         raise InputError(
             "denoising='chosen' came without make_atoms; give what makes a model, such as aetdist.nanoparticle."

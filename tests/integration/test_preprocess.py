@@ -312,9 +312,20 @@ def test_preprocess__one_tilt_needs_only_its_own_frames(corrections, raw):
         ({"residual_distortion": True, "kind": "film"}, "isolated"),
     ],
 )
-def test_preprocess__refuses_options_that_cannot_be(raw, keywords, match):
-    with pytest.raises(InputError, match=match):
-        preprocess_acquisition(raw, **keywords)
+def test_preprocess__refuses_options_that_cannot_be(raw, keywords, match, no_compute):
+    lazy = raw.assign(frames=raw["frames"].chunk(tilt=1))
+    with pytest.raises(InputError, match=match):  # before anything is computed
+        preprocess_acquisition(lazy, **keywords)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{"residual_distortion": True}, {"denoising": "chosen", "make_atoms": nanoparticle}],
+    ids=["residual", "chosen"],
+)
+def test_preprocess__some_options_need_a_pixel_size(raw, keywords, no_compute):
+    with pytest.raises(InputError, match="pixel_size"):
+        preprocess_acquisition(raw.drop_vars("pixel_size").chunk(tilt=1), **keywords)
 
 
 def test_align__refuses_a_single_tilt(made, client, tmp_path):
