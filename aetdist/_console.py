@@ -171,7 +171,7 @@ LABELS = {
     "noise_read_noise": ("detector's own noise", "counts"),
     "tilts_that_leave_the_field": ("tilts whose object leaves the field", ""),
     "residual_distortion": ("residual distortion", ""),
-    "residual_applied": ("applied", ""),
+    "residual_applied": ("residual distortion applied", ""),
     "denoising_chosen": ("denoising, chosen", ""),
     "n_tilts_computed": ("tilts computed now", ""),
     "repeated_tilts": ("tilts taken again", ""),
