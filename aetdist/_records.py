@@ -153,12 +153,18 @@ def describe_series(series: xr.Dataset) -> dict[str, Any]:
 def describe_preprocessing(series: xr.Dataset) -> dict[str, Any]:
     """What was found in the raw frames."""
     kept, shift = series["frame_kept"].values, series["frame_shift"].values
+    there = np.isfinite(series["frame_correlation"].values)
     described: dict[str, Any] = {
         "drift_rms": _rms(shift[kept]),
-        "n_frames_dropped": int((~kept & np.isfinite(shift).all(axis=-1)).sum()),
+        "n_frames_dropped": int((~kept & there).sum()),
         "distortion": series["distortion"].values.tolist(),
     }
     described |= {key: value for key, value in series.attrs.items() if key.startswith("noise_")}
+    if "residual_applied" in series.attrs:
+        described |= {name: series.attrs[name] for name in ("residual_distortion", "residual_applied")}
+    if "sweep_correlation" in series:
+        chosen = series["sweep_correlation"].dims[:-1]
+        described["denoising_chosen"] = {name: series.attrs[f"denoise_{name}"] for name in map(str, chosen)}
     if "object_leaves_field" in series and series["object_leaves_field"].values.any():
         described["tilts_that_leave_the_field"] = np.flatnonzero(series["object_leaves_field"].values).tolist()
     return described
@@ -174,6 +180,9 @@ def describe_alignment(series: xr.Dataset) -> dict[str, Any]:
     }
     if not used.all():
         described["tilts_not_used"] = np.flatnonzero(~used).tolist()
+    if "repeat_tilts" in series:
+        pairs, differ = series["repeat_tilts"].values, series["repeat_flagged"].values
+        described |= {"repeated_tilts": pairs.tolist(), "repeated_tilts_that_differ": pairs[differ].tolist()}
     return described
 
 

@@ -93,7 +93,7 @@ TABLES = {
         ("files",),
         beside="acquisition:import_acquisition",
     ),
-    "preprocess": Table("preprocess:preprocess_acquisition", {}, ("raw",), optional=True),
+    "preprocess": Table("preprocess:preprocess_acquisition", {}, ("raw", "make_atoms"), optional=True),
     "align": Table("align:align_tilt_series", {}, ("series",), optional=True),
     "refine-angles": Table("refinement:reconstruct_refined", {}, ("tilt_series",), optional=True),
     "reconstruct": Table(

@@ -43,9 +43,11 @@ from .experiment import Experiment, accepted_keywords, checked_keywords, default
 from .io import (
     Record,
     Store,
+    begun,
     describe_groups,
     open_dataset,
     store_errors,
+    write_blocks,
 )
 from .io.hierarchy import attributes_of
 from .progress import report
@@ -88,16 +90,24 @@ def _import(store: Store, keywords: dict[str, Any], record: Record, group: str) 
     store.write(group, read(**accepted), record=record, chunks={"tilt": 1})
 
 
-def _preprocess(store: Store, keywords: dict[str, Any], record: Record) -> None:
-    """Frames registered, corrected and summed in one resampling, denoised, without background."""
-    from .preprocess import preprocess_acquisition, warn_of_images
+def _preprocess(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
+    """Frames registered, corrected and summed in one resampling, denoised, without background; resumed per tilt."""
+    from .preprocess import correct_frames, preprocess_acquisition, warn_of_images
+    from .simulate import nanoparticle
 
-    store.write(PREPROCESSED, preprocess_acquisition(store.read(RAW), **keywords), record=record, chunks={"tilt": 1})
+    raw, found = store.read(RAW), begun(store, PREPROCESSED, record)
+    if found is None:
+        make_atoms = functools.partial(nanoparticle, seed=keywords["seed"])
+        series = preprocess_acquisition(raw, **keywords, make_atoms=make_atoms)
+    else:
+        series = correct_frames(raw, found)
+    computed = write_blocks(store, PREPROCESSED, series, record=record, dim="tilt")
     warn_of_images(store.read(PREPROCESSED))
+    return {"n_tilts_computed": computed}
 
 
-def _align(store: Store, keywords: dict[str, Any], record: Record) -> Summary | None:
-    """Images where they belong: made again from the raw frames, where the store has them."""
+def _align(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
+    """Images where they belong: made again from the raw frames, where the store has them; resumed per tilt."""
     from .align import align_tilt_series, apply_alignment
     from .preprocess import correct_frames
 
@@ -111,8 +121,8 @@ def _align(store: Store, keywords: dict[str, Any], record: Record) -> Summary | 
     remake = None
     if "frame_shift" in series and RAW in store.groups():
         remake = functools.partial(correct_frames, store.read(RAW), series)
-    store.write(TILTS, apply_alignment(series, found, remake=remake), record=record, chunks={"tilt": 1})
-    return None
+    computed = write_blocks(store, TILTS, apply_alignment(series, found, remake=remake), record=record, dim="tilt")
+    return {"n_tilts_computed": computed}
 
 
 def _refine_angles(store: Store, keywords: dict[str, Any], record: Record) -> None:
@@ -236,7 +246,8 @@ def preprocess(path: str | Path, **keywords: Any) -> Summary:
     Returns
     -------
     dict
-        ``drift_rms`` (pixels), ``n_frames_dropped``, ``distortion``, ``noise_gain`` ..., ``state`` ...
+        ``drift_rms`` (pixels), ``n_frames_dropped``, ``distortion``, ``noise_gain`` ..., ``n_tilts_computed`` (the
+        others were there from a run that was killed), ``state`` ...
     """
     return _stage("preprocess", path, keywords)
 
@@ -249,7 +260,8 @@ def align(path: str | Path, **keywords: Any) -> Summary:
     Returns
     -------
     dict
-        ``shift_rms`` (pixels), ``tilt_axis`` (degrees), ``tilts_not_used``, ``already_aligned``, ``state`` ...
+        ``shift_rms`` (pixels), ``tilt_axis`` (degrees), ``tilts_not_used``, ``already_aligned``, ``n_tilts_computed``,
+        ``state`` ...
     """
     return _stage("align", path, keywords)
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 
@@ -17,6 +18,7 @@ from .marker import checked_marker
 from .particle import Alignment
 from .particle_series import align_particle_series
 from .quality import quality_flags, quality_table
+from .repeats import compare_in_series, repeated_tilts
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ def align_tilt_series(
     maximum_axis: float = 3.0,
     find_axis: bool = True,
     exclude: Sequence[int] = (),
+    repeated: Literal["auto"] | Sequence[Sequence[int]] = "auto",
     keep_aligned: bool = True,
 ) -> xr.Dataset:
     """Computes: shifts of all tilts and the tilt axis, in a few passes over the images; nothing is resampled.
@@ -51,6 +54,9 @@ def align_tilt_series(
         Look for the axis; otherwise it stays where the Euler angles have it.
     exclude : sequence of int
         Tilts to switch off, by their numbers in the coordinate ``tilt``.
+    repeated : "auto" or sequence of sequence of int
+        Tilts that are one tilt taken again, by their numbers, such as [[0, 20, 41]]: they are compared, which shows
+        what the beam has changed. "auto" takes those of the same Euler angles to 0.1 degree; [] none.
     keep_aligned : bool
         Leave a series as it is that is aligned already.
 
@@ -62,7 +68,10 @@ def align_tilt_series(
         where the Euler angles have it, positive from image y towards -x (as
         :func:`~aetdist.geometry.rotate_tilt_axis` takes it); ``quality`` (tilt, measure), ``flags`` (tilt,)
         and ``used`` (tilt,) bool. ``attrs["already_aligned"]`` says whether the series was left as it is: shift
-        and axis are then 0, and what was found is kept in ``found_shift`` and ``found_tilt_axis``.
+        and axis are then 0, and what was found is kept in ``found_shift`` and ``found_tilt_axis``. Where there are
+        repeated tilts, ``repeat_tilts`` (repeat, member), the numbers of each pair of them, ``repeat_shift`` in pixels,
+        ``repeat_correlation``, ``repeat_r_factor``, ``repeat_scale`` and ``repeat_flagged``
+        (:func:`~aetdist.align.repeats.compare_repeated_tilts`).
 
     Raises
     ------
@@ -73,7 +82,8 @@ def align_tilt_series(
     Warns
     -----
     AetdistWarning
-        Naming the tilts that are blank or unmeasured, and those that stand out and are switched off.
+        Naming the tilts that are blank or unmeasured, those that stand out and are switched off, and repeated ones
+        that differ.
 
     Notes
     -----
@@ -99,7 +109,7 @@ def align_tilt_series(
     444-447 (2012) (centre of mass); R. A. Crowther et al., Nature 226, 421-425 (1970) (common lines).
     """
     frame = checked_frame(series, kind, maximum_shift, maximum_axis)
-    excluded = _excluded(series, exclude)
+    excluded = _numbered(series, exclude, "exclude")
     window = None
     if marker is not None and not isinstance(marker, str):
         if kind == "particle":
@@ -130,7 +140,10 @@ def align_tilt_series(
     outliers = ~used & counted
     if outliers.any():
         _warn(series, outliers, "stands out and is switched off", flags)
-    return _result(series, frame, found, table, used, flags, aligned and keep_aligned)
+    result = _result(series, frame, found, table, used, flags, aligned and keep_aligned)
+    groups = _repeated(series, repeated, usable)
+    measured = da.where(frame.mask, frame.images, np.nan)
+    return result.assign(compare_in_series(measured, series["tilt"].values, groups, maximum_shift).data_vars)
 
 
 def _result(
@@ -171,15 +184,30 @@ def _result(
     return result
 
 
-def _excluded(series: xr.Dataset, exclude: Sequence[int]) -> np.ndarray:
+def _numbered(series: xr.Dataset, tilts: Sequence[int], keyword: str) -> np.ndarray:
+    """Where the tilts of some numbers are; bool, shape (tilt,)."""
     numbers = series["tilt"].values
-    unknown = [int(t) for t in exclude if t not in numbers]
+    unknown = [int(t) for t in tilts if t not in numbers]
     if unknown:
         raise InputError(
-            f"Tilt {', '.join(map(str, unknown))} to exclude does not exist; tilts are numbered {numbers[0]} to "
+            f"Tilt {', '.join(map(str, unknown))} to {keyword} does not exist; tilts are numbered {numbers[0]} to "
             f"{numbers[-1]}."
         )
-    return np.isin(numbers, list(exclude))
+    return np.isin(numbers, list(tilts))
+
+
+def _repeated(
+    series: xr.Dataset, repeated: Literal["auto"] | Sequence[Sequence[int]], usable: np.ndarray
+) -> list[tuple[int, ...]]:
+    """Indices of the usable tilts that are one tilt taken again."""
+    if isinstance(repeated, str):
+        groups = repeated_tilts(series["angles"].values)
+    else:
+        groups = [tuple(np.flatnonzero(_numbered(series, tilts, "compare"))) for tilts in repeated]
+        if any(len(group) < 2 for group in groups):
+            raise InputError(f"repeated came as {repeated!r}; needed are groups of two or more tilts.")
+    seen = [tuple(i for i in group if usable[i]) for group in groups]
+    return [group for group in seen if len(group) > 1]
 
 
 def _warn(series: xr.Dataset, flags: np.ndarray, what: str, reasons: np.ndarray | None = None) -> None:

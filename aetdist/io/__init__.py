@@ -7,6 +7,7 @@ from .lock import StoreLock
 from .mrc_export import write_mrc
 from .record import Record
 from .regions import open_dataset, require_record, store_errors, write_region
+from .resumable import begun, write_blocks
 from .store import Store
 from .volumes import read_volume
 from .xyz import read_xyz, write_xyz
@@ -16,6 +17,7 @@ __all__ = [
     "Record",
     "Store",
     "StoreLock",
+    "begun",
     "describe_groups",
     "open_dataset",
     "read_atoms",
@@ -23,6 +25,7 @@ __all__ = [
     "read_xyz",
     "require_record",
     "store_errors",
+    "write_blocks",
     "write_mrc",
     "write_region",
     "write_xyz",

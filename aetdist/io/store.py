@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,8 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from ..errors import StoreError
-from .hierarchy import attributes_of, check_root, is_store, nodes, root_attributes
+from .folder import StoreFolder
+from .hierarchy import attributes_of, check_root, nodes, root_attributes
 from .lock import StoreLock
 from .record import Record, plain
 from .regions import open_dataset, store_errors, stored_chunks, write_lazily
@@ -37,7 +37,7 @@ class Store:
     def __init__(self, path: Path, lock: StoreLock | None) -> None:
         self.path = path
         self._lock = lock
-        self._replaced = path.with_name(path.name + ".replaced")
+        self._folder = StoreFolder(path)
         self._is_new = False
 
     # -- opening ---------------------------------------------------------------------------------
@@ -65,8 +65,7 @@ class Store:
         """
         store = cls._locked(path)
         try:
-            if store.path.exists() or store.path.is_symlink():
-                store._make_room(overwrite)
+            store._folder.make_room(overwrite)
             store._is_new = True
             with store_errors(store.path):
                 zarr.open_group(str(store.path), mode="w-", zarr_format=3, attributes=root_attributes())
@@ -117,7 +116,7 @@ class Store:
         folder = Path(path).absolute()
         store = cls(folder, StoreLock(folder).acquire())
         try:
-            store._recover()
+            store._folder.recover()
         except BaseException:
             store.close()
             raise
@@ -285,8 +284,7 @@ class Store:
                     )
             opened.attrs["status"] = "complete"
         self._is_new = False
-        if self._replaced.exists():
-            shutil.rmtree(self._replaced)
+        self._folder.settle()
 
     def note(self, group: str, **notes: Any) -> None:
         """Keep something small (as JSON does) with a complete group; it goes when the group is written anew."""
@@ -375,46 +373,11 @@ class Store:
             raise StoreError(f"{self.path} is open for reading only; open it with Store.open(path, mode='a').")
         self._lock.check()
 
-    def _make_room(self, overwrite: bool) -> None:
-        """Move what is in the way of a new store aside, if it may be replaced."""
-        if not is_store(self.path):
-            raise StoreError(f"{self.path} is not an aetdist store and is never overwritten; choose another name.")
-        if not self._has_complete():
-            shutil.rmtree(self.path)  # left by a killed run: nothing in it was finished
-            return
-        if not overwrite:
-            raise StoreError(f"{self.path} exists; choose another name, or replace it: overwrite=True (--overwrite).")
-        with store_errors(self.path):
-            self.path.rename(self._replaced)
-
-    def _has_complete(self) -> bool:
-        return any(attributes["status"] == "complete" for _, attributes in nodes(self.path))
-
     def _drop_new(self) -> None:
         """Remove a new store in which nothing was finished and put back the one it was to replace."""
         if not self._is_new:
             return
         with contextlib.suppress(OSError, StoreError):
             self._check_writable()
-            _remove(self.path)
-            self._recover()
-
-    def _recover(self) -> None:
-        """Mend what a run that was killed while it replaced a store left behind."""
-        if not self._replaced.exists():
-            return
-        if self.path.exists() and self._has_complete():
-            shutil.rmtree(self._replaced)
-            return
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self._replaced.rename(self.path)
-
-
-def _remove(folder: Path) -> None:
-    """Delete a folder into which tasks of a computation that failed may still write, until it stays away."""
-    end, quiet = time.monotonic() + 5.0, 0
-    while quiet < 8 and time.monotonic() < end:
-        quiet = 0 if folder.exists() else quiet + 1
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.05)
+            self._folder.remove()
+            self._folder.recover()

@@ -26,6 +26,9 @@ _OUTLIER = 5.0  # standard deviations
 _WINDOW = 21  # pixels; in the dark, the mean of so many says what to expect of the one in the middle
 _DARK = 0.2  # part of an image that counts as its dark
 _DARK_PIXELS = 2**14  # of an image, at most
+_DARK_LEVELS = 32
+_FLAT = 4.0  # standard deviations by which a level's variance may exceed the line's
+_FAR = 10.0  # standard deviations beyond which a dark pixel is a spike
 _MOST_ELECTRONS = 40.0  # of a dark pixel; the shape of a Poisson law of a larger mean tells nothing
 _GAIN_ERROR = 0.01  # of the line's gain, as the dark weighs it
 
@@ -134,9 +137,10 @@ def estimate_noise_model(images: Any, mask: Any = None) -> NoiseModel:
     a line is fitted to all pairs by least squares with Huber's weights (after [1]_).
 
     The line gives the gain, and one number for offset and read noise. What tells these apart is the shape of the
-    counts where there are few electrons: of the darkest fifth of every image, the likelihood of Poisson + Gauss is
-    largest (the line's gain is known to 1 %). Where nothing is dark enough and flat (more than 40 electrons in a
-    pixel), they cannot be told apart: then either the offset or the read noise is 0. That changes no variance.
+    counts where there are few electrons: of the flat part of the darkest fifth of every image, the likelihood of
+    Poisson + Gauss is largest (the line's gain is known to 1 %). Where nothing is dark enough and flat (more than 40
+    electrons in a pixel), they cannot be told apart: then either the offset or the read noise is 0. That changes no
+    variance.
 
     References
     ----------
@@ -263,17 +267,14 @@ def _fit_dark(middle: np.ndarray, values: np.ndarray, gain: float, intercept: fl
     """The model of largest likelihood in the dark; None where the dark cannot tell offset and read noise apart."""
     if len(values) < 1000:
         return None
-    levels = [values[part] for part in np.array_split(np.argsort(middle, kind="stable"), 16)]
+    levels = _flat_levels(middle, values, gain, intercept)
+    if not levels:
+        return None
     means = np.array([level.mean() for level in levels])
     expected = gain * means.mean() + intercept
-    if not 0 < expected <= _MOST_ELECTRONS * gain**2:
-        return None
-    low, high = np.quantile(values, (1e-4, 1.0 - 1e-4))
+    low, high = np.quantile(np.concatenate(levels), (1e-4, 1.0 - 1e-4))
     edges = np.linspace(low - gain, high + gain, 400)
     counts = np.array([np.histogram(level, edges)[0] for level in levels], dtype=np.float64)
-    spread = np.mean([np.var(level[(level > low) & (level < high)]) for level in levels])
-    if spread > 1.1 * expected:  # not flat: there is structure besides the noise
-        return None
 
     def loss(parameters: np.ndarray) -> float:
         g, offset, read = _dark_parameters(parameters, gain, means)
@@ -288,9 +289,37 @@ def _fit_dark(middle: np.ndarray, values: np.ndarray, gain: float, intercept: fl
     for part in (0.02, 0.2, 0.5, 0.8):  # of the dark's variance that is read noise
         electrons = (1.0 - part) * expected / gain**2
         starts.append(np.array([0.0, math.log(electrons), 0.5 * math.log(part * expected / gain**2)]))
-    found = [optimize.minimize(loss, start, method="Nelder-Mead", options={"maxiter": 400}) for start in starts]
-    g, offset, read = _dark_parameters(min(found, key=lambda result: result.fun).x, gain, means)
+
+    def lowest(places: list[np.ndarray]) -> Any:
+        found = [optimize.minimize(loss, place, method="Nelder-Mead", options={"maxiter": 400}) for place in places]
+        return min(found, key=lambda result: result.fun)
+
+    best, better = None, lowest(starts)
+    while best is None or better.fun < best.fun:  # the counts are a comb: an offset one electron off is a valley too
+        best, electrons = better, math.exp(better.x[1])
+        beside = [n for n in (electrons - 1.0, electrons + 1.0) if n > 0]
+        better = lowest([np.array([best.x[0], math.log(n), best.x[2]]) for n in beside])
+    g, offset, read = _dark_parameters(best.x, gain, means)
     return NoiseModel(g, offset, read if read > 0.03 * g else 0.0)
+
+
+def _flat_levels(middle: np.ndarray, values: np.ndarray, gain: float, intercept: float) -> list[np.ndarray]:
+    """Dark pixels by what is expected of them, darkest first, while nothing but noise tells those of a level apart.
+
+    Beside a film the window of a dark pixel reaches into it: such levels vary by more than the line's variance.
+    """
+    levels = []
+    for part in np.array_split(np.argsort(middle, kind="stable"), _DARK_LEVELS):
+        level = values[part]
+        middle_value = np.median(level)
+        level = level[np.abs(level - middle_value) <= _FAR * math.sqrt(max(gain * middle_value + intercept, gain**2))]
+        expected = gain * level.mean() + intercept
+        if not 0 < expected <= _MOST_ELECTRONS * gain**2:
+            break
+        if level.var() > (1.0 + _FLAT * math.sqrt(2.0 / len(level))) * expected:
+            break
+        levels.append(level)
+    return levels
 
 
 def _dark_parameters(parameters: np.ndarray, gain: float, means: np.ndarray) -> tuple[float, float, float]:

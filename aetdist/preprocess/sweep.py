@@ -29,6 +29,7 @@ def choose_parameters(
     model_images: Any,
     noise: NoiseModel,
     *,
+    noisy_images: Any = None,
     candidates: Mapping[str, Sequence[Any]] = CANDIDATES,
     parameters: BM3DParameters | None = None,
     seed: int = 0,
@@ -42,6 +43,8 @@ def choose_parameters(
         takes for the mean. A few tilts do.
     noise : NoiseModel
         Of the measured images.
+    noisy_images : array_like, shape (tilt, y, x), float, optional
+        The same with noise, where it is not independent from pixel to pixel; the default is made with `noise`.
     candidates : mapping of str to sequence
         Values to try, by the name of a field of :class:`~aetdist.preprocess.bm3d.BM3DParameters`.
     parameters : BM3DParameters, optional
@@ -85,7 +88,11 @@ def choose_parameters(
         replace(parameters, **dict(zip(candidates, values, strict=True)))
         for values in itertools.product(*candidates.values())
     ]
-    noisy = add_noise(clean, noise, seed)
+    noisy = add_noise(clean, noise, seed) if noisy_images is None else np.asarray(noisy_images, dtype=np.float64)
+    if noisy.shape != clean.shape:
+        raise InputError(
+            f"Noisy images of shape {noisy.shape} came for clean ones of {clean.shape}; needed is the same."
+        )
     score = dask.delayed(_score, pure=True)
     images = [(dask.delayed(z), dask.delayed(c)) for z, c in zip(noisy, clean, strict=True)]
     found = np.array(dask.compute([[score(z, c, noise, candidate) for z, c in images] for candidate in tried])[0])

@@ -11,18 +11,20 @@ from .pictures import (
     draw_slices,
 )
 from .style import save_picture
-from .tilts import draw_common_lines, draw_drift, draw_preprocessing, draw_shifts
+from .tilts import draw_common_lines, draw_denoising, draw_drift, draw_preprocessing, draw_repeats, draw_shifts
 
 __all__ = [
     "draw_atoms",
     "draw_atoms_on_slice",
     "draw_common_lines",
+    "draw_denoising",
     "draw_deviations",
     "draw_disagreement",
     "draw_drift",
     "draw_film_maps",
     "draw_preprocessing",
     "draw_r_factors",
+    "draw_repeats",
     "draw_reprojection",
     "draw_shifts",
     "draw_slices",

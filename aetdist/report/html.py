@@ -28,7 +28,7 @@ from .pictures import (
     field_of,
 )
 from .style import data_uri, png, save_picture
-from .tilts import draw_common_lines, draw_drift, draw_preprocessing, draw_shifts
+from .tilts import draw_common_lines, draw_denoising, draw_drift, draw_preprocessing, draw_repeats, draw_shifts
 
 log = logging.getLogger(__name__)
 
@@ -239,6 +239,9 @@ def summary(findings: Findings) -> dict[str, str]:
     if series is not None:
         if "used" in series and not series["used"].all():
             numbers["tilts not used"] = f"{int((~series['used'].values).sum())}"
+        if "repeat_flagged" in series:
+            flagged = series["repeat_flagged"].values
+            numbers["repeated tilts that differ"] = f"{int(flagged.sum())} of {flagged.size} pairs"
         tilts = series["angles"].values[:, 1]
         numbers["tilts"] = f"{len(tilts)}, {tilts.min():.0f}° to {tilts.max():.0f}°"
     return numbers
@@ -259,10 +262,17 @@ def pictures(findings: Findings) -> list[Picture]:
         add("preprocessing", text, draw_preprocessing, preprocessed, raw)
         if "frame_shift" in preprocessed and preprocessed.sizes["frame"] > 1:
             add("drift", "Drift of the frames since the first of their tilt.", draw_drift, preprocessed)
+        if "sweep_correlation" in preprocessed:
+            text = "Denoised images of a model particle against the clean ones; star: chosen, gray line: not denoised."
+            add("denoising", text, draw_denoising, preprocessed)
     if series is not None and "shift" in series:
         add("shifts", "Shifts that alignment undid.", draw_shifts, series)
         text = "Images summed across the tilt axis, one row for each tilt: aligned, all show the same line."
         add("common_lines", text, draw_common_lines, series, preprocessed)
+    if series is not None and "repeat_tilts" in series:
+        flagged = int(series["repeat_flagged"].values.sum())
+        text = f"The two images of one tilt that differ most; {flagged} of {series.sizes['repeat']} such pairs differ."
+        add("repeats", text, draw_repeats, series)
     if volume is not None:
         add("slices", "Three slices through the volume.", draw_slices, volume, field=field)
     if volume is not None and atoms is not None and atoms.sizes["atom"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -93,6 +95,42 @@ def draw_drift(series: xr.Dataset) -> Figure:
 
 
 @picture
+def draw_denoising(series: xr.Dataset) -> Figure:
+    """Draw how like the clean images of the model particle its denoised ones are, for all parameters that were tried.
+
+    Parameters
+    ----------
+    series : xarray.Dataset
+        With ``sweep_correlation`` (strength, ..., model_tilt), ``sweep_noisy_correlation``, and what was chosen in
+        the attributes ``denoise_...``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If the parameters were not chosen on a model.
+    """
+    if "sweep_correlation" not in series:
+        raise InputError("This series holds no sweep_correlation; preprocess makes it where denoising = 'chosen'.")
+    table = series["sweep_correlation"].mean("model_tilt")
+    first, *others = map(str, table.dims)
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    tried = itertools.product(*(table[name].values.tolist() for name in others))
+    for i, (values, line) in enumerate(zip(tried, table.values.reshape(table.sizes[first], -1).T, strict=True)):
+        label, colour = ", ".join(map(str, values)), COLOURS[i % len(COLOURS)]
+        axes.plot(table[first].values, 1.0 - line, "o-", markersize=3.5, label=label, color=colour)
+    axes.plot(series.attrs[f"denoise_{first}"], 1.0 - float(table.max()), "*", markersize=14, color="gray", zorder=0)
+    axes.axhline(1.0 - float(series["sweep_noisy_correlation"].mean()), color="gray", linewidth=0.8)
+    axes.set(xlabel=first.replace("_", " "), ylabel="1 − correlation", yscale="log")
+    axes.legend(fontsize=8, title=", ".join(others).replace("_", " "), title_fontsize=8)
+    return figure
+
+
+@picture
 def draw_shifts(series: xr.Dataset) -> Figure:
     """Draw the shift of every tilt that alignment found; crosses are tilts that are not used.
 
@@ -125,6 +163,52 @@ def draw_shifts(series: xr.Dataset) -> Figure:
     axes.set(xlabel="tilt angle θ (°)", ylabel="shift (pixels)")
     axes.grid(axis="y")
     axes.legend(fontsize=9)
+    return figure
+
+
+@picture
+def draw_repeats(series: xr.Dataset) -> Figure:
+    """Draw the two images of one tilt that differ most, and their difference: what the beam has changed.
+
+    Parameters
+    ----------
+    series : xarray.Dataset
+        TILT_SERIES, aligned, with ``repeat_tilts``, ``repeat_correlation``, ``repeat_r_factor``, ``repeat_scale``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If no tilt was taken more than once.
+    """
+    if "repeat_tilts" not in series:
+        raise InputError("This series holds no repeat_tilts: no tilt was taken more than once.")
+    worst = series.isel(repeat=int(series["repeat_r_factor"].values.argmax()))
+    numbers = worst["repeat_tilts"].values
+    places = [int(np.flatnonzero(series["tilt"].values == number)[0]) for number in numbers]
+    first, again = (series["images"][i].where(series["mask"][i]).values for i in places)
+    again = float(worst["repeat_scale"]) * again
+    x, y = series["x"].values, series["y"].values
+    wide = np.ptp(x) > 1.8 * np.ptp(y)
+    figure = Figure(layout="compressed")
+    cells = figure.subplots(*((3, 1) if wide else (1, 3)), squeeze=False).ravel()
+    top = float(np.nanquantile(first, 0.999)) if np.isfinite(first).any() else 1.0
+    shown = ((first, f"tilt {numbers[0]}"), (again, f"again: tilt {numbers[1]}"), (again - first, "difference"))
+    for axes, (image, title) in zip(cells, shown, strict=True):
+        signed = title == "difference"
+        low, high, colours = (-0.5 * top, 0.5 * top, "RdBu_r") if signed else (0.0, top, "gray")
+        axes.imshow(image, extent=extent(x, y), cmap=colours, vmin=low, vmax=high)
+        axes.set(title=title, xlabel="x (Å)", ylabel="y (Å)")
+    for axes in cells[1:]:
+        axes.label_outer()
+    said = f"correlation {float(worst['repeat_correlation']):.3f}, R {float(worst['repeat_r_factor']):.3f}"
+    cells[-1].set_title(f"difference\n{said}", fontsize=9)
+    add_scale_bar(cells[0])
+    shape = (np.ptp(y) + 1e-9) / (np.ptp(x) + 1e-9)
+    figure.set_size_inches(WIDTH, 3 * WIDTH * shape + 1.2 if wide else WIDTH * shape / 3 + 1.0)
     return figure
 
 

@@ -80,7 +80,7 @@ def test_benchmark__measures_the_scan(engine: Any, client: Any, monkeypatch: pyt
         asked.append(n)
         yield client
 
-    monkeypatch.setattr(engine.parallel, "_client", stand_in)
+    monkeypatch.setattr(engine.parallel, "local_client", stand_in)
     figures = engine.parallel.scan(engine.sizes.TINY)
     assert asked == [1, 2] and figures["n_windows"] > 2
     gains = figures["2_workers"]
@@ -89,7 +89,7 @@ def test_benchmark__measures_the_scan(engine: Any, client: Any, monkeypatch: pyt
 
 def test_gains__are_normalised_by_what_copies_gain(engine: Any) -> None:
     """One takes 4 s, two 2.5 s: 1.6; a copy alone 4 s, two at once 5 s: also 1.6, so nothing is lost."""
-    gains = engine.parallel._gains([(4.0, 2.5, 4.0, 5.0)] * 3, 2)
+    gains = engine.parallel.gains([(4.0, 2.5, 4.0, 5.0)] * 3, 2)
     assert gains["gain"] == pytest.approx(1.6) and gains["copies_gain"] == pytest.approx(1.6)
     assert gains["normalised"] == pytest.approx(2.0)
 
@@ -202,3 +202,16 @@ def _memory_of_200_mb(path: str) -> dict[str, float | None]:
     memory = Memory()
     np.ones(25_000_000).sum()
     return memory.read()
+
+
+@pytest.mark.slow
+def test_bench_preprocess__prints_seconds_memory_and_gains() -> None:
+    command = [sys.executable, str(BENCHMARKS / "bench_preprocess.py")]
+    options = ["--tilts", "6", "--frames", "2", "--size", "64", "--rounds", "1"]
+    run = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout)
+    for name in ("half", "all", "limited"):
+        for stage in ("preprocess", "align"):
+            assert figures["series"][name][stage]["workers_cpu_s"] > 0
+    assert figures["denoising"]["gain"] > 0 and figures["denoising"]["normalised"] > 0

@@ -4,6 +4,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import ndimage
 
 import aetdist as aet
 from aetdist.errors import InputError
@@ -34,6 +35,32 @@ def test_estimate_noise_model__within_5_percent(particle, noise, background, fra
     assert found.gain == pytest.approx(noise.gain, rel=0.05)
     assert found.read_noise == pytest.approx(noise.read_noise, rel=0.05)
     assert found.offset == pytest.approx(noise.offset, abs=0.25 * noise.gain)
+
+
+@pytest.mark.parametrize("read_noise", [1.0, 4.0])
+def test_estimate_noise_model__holes_of_a_film_smaller_than_its_darkest_fifth(read_noise):
+    """Levels beside the holes reach into the film; only those that are flat count."""
+    noise, random = NoiseModel(4.0, 100.0, read_noise), np.random.default_rng(8)
+    y, x = np.mgrid[-100:100, -100:100]
+    film = 30.0 + 10.0 * ndimage.gaussian_filter(random.normal(size=(8, 200, 200)), (0, 2, 2)) * 7.0
+    clean = noise.gain * np.where(np.hypot(y - 20, x + 30) < 36, 2.5, np.maximum(film, 5.0)) + noise.offset
+    found = estimate_noise_model(add_noise(clean, noise, seed=4))
+    assert found.gain == pytest.approx(noise.gain, rel=0.05)
+    assert found.read_noise == pytest.approx(noise.read_noise, rel=0.05)
+    assert found.offset == pytest.approx(noise.offset, abs=0.25 * noise.gain)
+
+
+def test_estimate_noise_model__is_not_an_electron_off():
+    """Few images: the line's gain is 6 % off, and single electrons make a comb of equally spaced valleys."""
+    noise = NoiseModel(4.0, 100.0, 1.0)
+    y, x = np.mgrid[-56:56, -56:56]
+    particle = np.where(np.hypot(y, x) < 28, 40.0 + 10.0 * np.sin(y) * np.cos(x), 0.0)
+    for seed in range(4):
+        clean = noise.gain * np.repeat((particle + 6.0)[None], 5, axis=0) + noise.offset
+        found = estimate_noise_model(add_noise(clean, noise, seed=seed))
+        assert found.offset == pytest.approx(noise.offset, abs=0.25 * noise.gain)
+        assert found.gain == pytest.approx(noise.gain, rel=0.05)
+        assert found.read_noise == pytest.approx(noise.read_noise, rel=0.05)
 
 
 def test_estimate_noise_model__without_a_dark_still_knows_the_variance(particle):

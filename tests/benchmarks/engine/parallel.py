@@ -44,7 +44,7 @@ def threads(sizes: Sizes) -> dict[str, Any]:
                     (copies.wall(0), copies.wall(k), copies.wall(0), copies.wall(*range(k)))
                     for _ in range(sizes.rounds)
                 ]
-            result[f"{name}_{k}_threads"] = _gains(walls, k)
+            result[f"{name}_{k}_threads"] = gains(walls, k)
     return result
 
 
@@ -64,7 +64,7 @@ def scan(sizes: Sizes) -> dict[str, Any]:
             store.write("tilt_series/aligned", series, record=Record("benchmark"), chunks={"tilt": 1})
         for k in sizes.parallel:
             with ExitStack() as stack:
-                one, many = (stack.enter_context(_client(n)) for n in (1, k))
+                one, many = (stack.enter_context(local_client(n)) for n in (1, k))
                 copies = stack.enter_context(Copies([(make_step, (geometry, images, "fista", 1, 10))] * k))
                 for client in (one, many):
                     client.run(warm_up)
@@ -75,14 +75,14 @@ def scan(sizes: Sizes) -> dict[str, Any]:
                 result["n_windows"] = rounds[0][0]["n_windows"]
             walls = [(a["wall_s"], b["wall_s"], c, d) for a, b, c, d in rounds]
             result[f"{k}_workers"] = {
-                **_gains(walls, k),
+                **gains(walls, k),
                 "workers_cpu_s": statistics.median(b["cpu_s"] for _, b, _, _ in rounds),
                 "one_worker_cpu_s": statistics.median(a["cpu_s"] for a, _, _, _ in rounds),
             }
     return result
 
 
-def _gains(walls: list[tuple[float, float, float, float]], k: int) -> dict[str, float]:
+def gains(walls: list[tuple[float, float, float, float]], k: int) -> dict[str, float]:
     """Of the rounds' walls: on one, on k, a copy alone, k copies at once."""
     gain = statistics.median(a / b for a, b, _, _ in walls)
     copies = statistics.median(k * c / d for _, _, c, d in walls)
@@ -97,9 +97,10 @@ def _gains(walls: list[tuple[float, float, float, float]], k: int) -> dict[str, 
 
 
 @contextmanager
-def _client(n: int) -> Iterator[Client]:
+def local_client(n: int, memory_limit: str | None = None) -> Iterator[Client]:
     """A client of n single-thread workers on this machine, which is not the current one."""
-    options = {
+    options: dict[str, Any] = {} if memory_limit is None else {"memory_limit": memory_limit}
+    options |= {
         "threads_per_worker": 1,
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",
