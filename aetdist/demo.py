@@ -18,7 +18,7 @@ from .errors import InputError
 from .io import Store, write_xyz
 from .metrics import compare_atoms
 from .report import write_report
-from .report.html import in_field
+from .report.findings import in_field
 from .simulate import amorphous_film, simulate_tilt_series
 
 if TYPE_CHECKING:

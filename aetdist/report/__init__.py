@@ -11,7 +11,15 @@ from .pictures import (
     draw_slices,
 )
 from .style import save_picture
-from .tilts import draw_common_lines, draw_denoising, draw_drift, draw_preprocessing, draw_repeats, draw_shifts
+from .tilts import (
+    draw_common_lines,
+    draw_denoising,
+    draw_drift,
+    draw_preprocessing,
+    draw_refinement,
+    draw_repeats,
+    draw_shifts,
+)
 
 __all__ = [
     "draw_atoms",
@@ -24,6 +32,7 @@ __all__ = [
     "draw_film_maps",
     "draw_preprocessing",
     "draw_r_factors",
+    "draw_refinement",
     "draw_repeats",
     "draw_reprojection",
     "draw_shifts",

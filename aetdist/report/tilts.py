@@ -213,6 +213,56 @@ def draw_repeats(series: xr.Dataset) -> Figure:
 
 
 @picture
+def draw_refinement(series: xr.Dataset) -> Figure:
+    """Draw what refinement changed: rotations and shifts of every tilt with their uncertainties, R before and after.
+
+    Parameters
+    ----------
+    series : xarray.Dataset
+        With ``rotation`` (tilt, lab_axis) in degrees, ``refined_shift`` (tilt, [y, x]) in pixels,
+        ``shift_uncertainty``, ``used`` and ``round_r_factor`` (round, tilt).
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If the series was not refined.
+    """
+    if "refined_shift" not in series:
+        raise InputError("This series was not refined; refine-angles does it.")
+    tilts, used = series["angles"].values[:, 1], series["used"].values
+    order = np.argsort(tilts)
+    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
+    rows = figure.subplots(3, 1, sharex=True)
+    turned, shift = series["rotation"].values, series["refined_shift"].values
+    for axis, name in enumerate(("x", "y (the tilt)", "z (in the image)")):
+        rows[0].plot(tilts[order], turned[order, axis], "o-", ms=3.5, lw=1, label=f"about {name}", color=COLOURS[axis])
+    for axis, name in enumerate(("along y", "along x")):
+        deviation = series["shift_uncertainty"].values[order, axis]
+        rows[1].errorbar(
+            tilts[order], shift[order, axis], np.nan_to_num(deviation),
+            fmt="o-", ms=3.5, lw=1, label=name, color=COLOURS[axis],
+        )  # fmt: skip
+    r_factor = series["round_r_factor"].values
+    for values, name, mark in ((r_factor[0], "before", "s--"), (r_factor[series.attrs["best_round"]], "after", "o-")):
+        rows[2].plot(tilts[order], values[order], mark, ms=3.5, lw=1, label=f"{name}, mean {np.nanmean(values):.4f}")
+    for axes in rows[:2]:
+        axes.plot(
+            tilts[~used], np.zeros((~used).sum()), "x", ms=8, color=COLOURS[5], label=None if used.all() else "not used"
+        )
+    for axes, label in zip(rows, ("rotation (°)", "shift (pixels)", "R-factor"), strict=True):
+        axes.set_ylabel(label)
+        axes.grid(axis="y")
+        axes.legend(fontsize=9)
+    rows[2].set(xlabel="tilt angle θ (°)")
+    rows[2].set_ylim(bottom=0)
+    return figure
+
+
+@picture
 def draw_common_lines(series: xr.Dataset, before: xr.Dataset | None = None) -> Figure:
     """Draw the common line of every tilt, its image summed perpendicular to the tilt axis; aligned, they are one.
 

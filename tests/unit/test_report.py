@@ -28,7 +28,7 @@ from aetdist.report import (
     write_pictures,
     write_report,
 )
-from aetdist.report.html import find, in_field, summary
+from aetdist.report.findings import find, in_field, summary
 from aetdist.report.style import bar_length, png
 from aetdist.schema import ATOMS, VOLUME, with_units
 from aetdist.simulate import amorphous_film, simulate_tilt_series
