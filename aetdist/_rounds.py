@@ -12,6 +12,7 @@ import dask
 import numpy as np
 import xarray as xr
 
+from ._schedule import SCHEDULE, SOLVER, refine_jointly
 from ._threads import kernel_threads
 from .angles.atoms import atomic_model
 from .angles.flags import NOT_MEASURED, unlike_the_others
@@ -37,11 +38,10 @@ from .reconstruct.resire import step_length
 from .reconstruct.solvers import Objective, eigenvalue_for, solve
 from .schema import VOLUME, with_units
 
-_SOLVER = "ordered_subsets"
 _FIT_ITERATIONS = 4  # of least squares in a round: the next one goes on
-STEPS = {"atoms": 1.0, "volume": 1.5}
-"""What predicts the images, and how much of the step that least squares finds a round takes: a volume explains part of
-the misalignment, which makes steps too short. Weighed on a simulated particle: above 1.7 rounds begin to swing."""
+STEPS = {"atoms": 1.0, "volume": 1.5, "joint": 1.0}
+"""How a round finds its step, and how much of it is taken: a volume explains part of the misalignment, which makes
+steps against it too short. Weighed on a simulated particle: above 1.7 rounds begin to swing."""
 _BACKGROUND_SCALE = 12.0  # pixels: what is smoother is background
 _USED = ("", "moved too far")  # flags of tilts that the volume is made of
 
@@ -173,16 +173,20 @@ class Problem:
         r_factor[used] = judged
         return Found(volumes, models, shared, r_factor)
 
-    def step(self, state: State, found: Found, maximum_angle: float, maximum_shift: float) -> State:
-        """The state after least squares of every tilt against its prediction."""
+    def step(
+        self, state: State, found: Found, maximum_angle: float, maximum_shift: float, *, first: bool = False
+    ) -> State:
+        """The state after least squares of every tilt against its prediction, or of all with the volume."""
         tilts = np.flatnonzero(state.used)
-        fits = dask.compute(
-            *[
-                dask.delayed(_fit)(found.models[t % self.folds], found.shared, self.geometry(state), t, state.shifts[t])
-                for t in tilts
-            ]
-        )
-        fit = joined_fits(fits, tilts, state.matrices, state.shifts)
+        if self.kind == "joint":
+            (together,) = dask.compute(
+                dask.delayed(refine_jointly)(
+                    found.shared, self.geometry(self.start()), state.matrices, state.shifts, tilts,
+                    SCHEDULE if first else SCHEDULE[-1:],
+                )
+            )  # fmt: skip
+            state = self._moved(state, tilts, *together[:2])
+        fit = self._fits(state, found, tilts, 0 if self.kind == "joint" else _FIT_ITERATIONS)
         over = STEPS[self.kind] if self.folds == 1 else 1.0
         matrices = turned_by(over * rotation_between(state.matrices, fit.matrices)) @ state.matrices
         shifts = state.shifts + over * (fit.shifts - state.shifts)
@@ -210,10 +214,30 @@ class Problem:
                 for t in tilts
             ]
         )  # fmt: skip
-        matrices, shifts = state.matrices.copy(), state.shifts.copy()
-        for t, (matrix, shift) in zip(tilts, best, strict=True):
-            matrices[t], shifts[t] = matrix, shift
-        return State(*remove_common_motion(matrices, shifts, self.field.matrices, used=state.used), state.flags)
+        matrices, shifts = (np.stack(values) for values in zip(*best, strict=True))
+        moved = self._moved(state, tilts, matrices, shifts)
+        return State(
+            *remove_common_motion(moved.matrices, moved.shifts, self.field.matrices, used=state.used), state.flags
+        )
+
+    def _moved(self, state: State, tilts: np.ndarray, matrices: np.ndarray, shifts: np.ndarray) -> State:
+        """The state with some tilts elsewhere."""
+        everywhere, moved = state.matrices.copy(), state.shifts.copy()
+        everywhere[tilts], moved[tilts] = matrices, shifts
+        return State(everywhere, moved, state.flags)
+
+    def _fits(self, state: State, found: Found, tilts: np.ndarray, iterations: int) -> Fit:
+        """Least squares of every tilt against its prediction, one task each."""
+        geometry = self.geometry(state)
+        fits = dask.compute(
+            *[
+                dask.delayed(_fit)(
+                    found.models[t % self.folds], found.shared, geometry, t, state.shifts[t], iterations=iterations
+                )
+                for t in tilts
+            ]
+        )
+        return joined_fits(fits, tilts, state.matrices, state.shifts)
 
     def result(
         self, states: list[State], r_factors: list[np.ndarray], best: int, found: Found, stopped: str
@@ -221,15 +245,7 @@ class Problem:
         """The best round's state, its volume, and the record of all rounds."""
         state = states[best]
         tilts = np.flatnonzero(state.used)
-        fits = dask.compute(
-            *[
-                dask.delayed(_fit)(
-                    found.models[t % self.folds], found.shared, self.geometry(state), t, state.shifts[t], iterations=0
-                )
-                for t in tilts
-            ]
-        )
-        fit = joined_fits(fits, tilts, state.matrices, state.shifts)
+        fit = self._fits(state, found, tilts, 0)
         start = self.field.matrices
         if best == 0:
             warnings.warn(
@@ -288,9 +304,9 @@ def _reconstruct(
     seen = geometry.select_tilts(tilts)
     solution = solve(
         Objective(ParallelProjector(seen, kernel_threads()), images[tilts], masks[tilts]),
-        solver=_SOLVER,
+        solver=SOLVER,
         iterations=passes,
-        step=step_length(_SOLVER, None, 1, eigenvalue_for(_SOLVER, seen)),
+        step=step_length(SOLVER, None, 1, eigenvalue_for(SOLVER, seen)),
     )
     return kernel_memory(solution.volume)
 
@@ -329,7 +345,7 @@ def _fit(
     geometry: ParallelGeometry,
     t: int,
     shift: np.ndarray,
-    iterations: int = _FIT_ITERATIONS,
+    iterations: int,
 ) -> Fit:
     """Least squares of one tilt, starting where the geometry has it."""
     model = _one_piece(memory, geometry, t, shift)

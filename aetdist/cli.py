@@ -239,7 +239,7 @@ def align(store: Path, **options: Any) -> Summary:
 @STORE
 @click.option("--shape", type=int, nargs=3, metavar="NX NY NZ", help="Voxels of the volume.")
 @click.option("--thickness", type=float, metavar="A", help="Thickness of a film along z, instead of the shape.")
-@click.option("--model", type=click.Choice(["atoms", "volume"]), help="What predicts the images.")
+@click.option("--model", type=click.Choice(["atoms", "volume", "joint"]), help="What predicts the images.")
 @click.option("--rounds", type=int, metavar="N", help="Reconstruct and refine at most so often.")
 @click.option("--folds", type=int, metavar="N", help="Judge every tilt against a volume made without it: N volumes.")
 @MORE

@@ -25,7 +25,7 @@ def reconstruct_refined(
     *,
     shape: tuple[int, int, int] | None = None,
     thickness: float | None = None,
-    model: Literal["atoms", "volume"] | None = None,
+    model: Literal["atoms", "volume", "joint"] | None = None,
     rounds: int = 8,
     passes: int = 12,
     folds: int = 1,
@@ -48,9 +48,10 @@ def reconstruct_refined(
         Voxels (nx, ny, nz).
     thickness : float, optional
         Of a film, in Angstrom, instead of the shape. Without both: an isolated object.
-    model : {"atoms", "volume"}, optional
-        What predicts the images: round atoms at the peaks of the volume, or the volume itself. By default atoms for
-        isolated objects and the volume for films, whose margins only some tilts see.
+    model : {"atoms", "volume", "joint"}, optional
+        What predicts the images: round atoms at the peaks of the volume ("atoms", the default for isolated objects), or
+        the volume itself ("volume"); or volume, angles and shifts are changed together ("joint", the default where a
+        thickness is given: of a film, margins and long waves are uncertain, and tilts know only their neighbours).
     rounds : int
         At most so many.
     passes : int
@@ -102,12 +103,17 @@ def reconstruct_refined(
     slowly. Round atoms in place of the volume (:func:`~aetdist.angles.atoms.atomic_model`) cannot do so: with them a
     few rounds do. Rotation and translation of the object as a whole stay where they were.
 
+    Of a film, distant tilts share only long waves, which are the least consistent part of its images. There the step
+    is a Gauss-Newton one of volume and parameters together, with long waves weakened, at coarse voxels first
+    (:func:`~aetdist.angles.joint.joint_step`); a prior keeps corrections small (0.7 degree, 2.5 pixels) where the
+    images say nothing.
+
     References
     ----------
     Y. Yang et al., Nature 592, 60-64 (2021), Methods, RESIRE.
     """
     check_refinement(search, increment, rounds, maximum_angle, maximum_shift)
-    kind = model or ("atoms" if thickness is None else "volume")
+    kind = model or ("atoms" if thickness is None else "joint")
     if kind not in STEPS:
         raise InputError(f"model came as {model!r}; choose one of {', '.join(STEPS)}.")
     if not (int(passes) == passes and passes >= 1 and int(folds) == folds and folds >= 1 and tolerance >= 0):
@@ -125,7 +131,7 @@ def reconstruct_refined(
     best, stopped = (0, found), f"after {rounds} rounds"
     for number in range(1, rounds + 1):
         report(number - 1, rounds, "rounds")
-        state = problem.step(state, found, maximum_angle, maximum_shift)
+        state = problem.step(state, found, maximum_angle, maximum_shift, first=number == 1)
         before, found = found.mean(), problem.evaluate(state)
         states.append(state)
         r_factors.append(found.r_factor)

@@ -22,6 +22,40 @@ def _slope(image, y, x, dy, dx):
 
 
 @njit
+def derivatives(model, moment, start):
+    """How a predicted image changes with the rotation of the sample and the shift of the image.
+
+    Parameters
+    ----------
+    model, moment : float32 (y, x)
+        Sum of V and of z V along the beam, z in pixels.
+    start : float64 (2,)
+        Lab coordinates (y, x) of pixel [0, 0] in pixels.
+
+    Returns
+    -------
+    float32 (5, y, x)
+        With respect to rotations about lab x, y, z in radians, and shifts along y, x in pixels; 0 at the border.
+
+    Notes
+    -----
+    Rotated by w, V(x) becomes V(x - w x x); integrated along z, with M the sum of z V, dp/dw_x = d_y M,
+    dp/dw_y = -d_x M, dp/dw_z = y d_x p - x d_y p; shifted by d, p becomes p(x - d).
+    """
+    ny, nx = model.shape
+    j = np.zeros((PARAMETERS - 1, ny, nx), np.float32)
+    for y in range(MARGIN, ny - MARGIN):
+        for x in range(MARGIN, nx - MARGIN):
+            along_x, along_y = _slope(model, y, x, 0, 1), _slope(model, y, x, 1, 0)
+            j[0, y, x] = _slope(moment, y, x, 1, 0)
+            j[1, y, x] = -_slope(moment, y, x, 0, 1)
+            j[2, y, x] = (start[0] + y) * along_x - (start[1] + x) * along_y
+            j[3, y, x] = -along_y
+            j[4, y, x] = -along_x
+    return j
+
+
+@njit
 def normal_equations(image, mask, model, moment, start, scale):
     """Sums that make a Gauss-Newton step.
 
@@ -29,11 +63,9 @@ def normal_equations(image, mask, model, moment, start, scale):
     ----------
     image : float32 (y, x)
     mask : bool (y, x)
-        Pixels that count.
-    model, moment : float32 (y, x)
-        Sum of V and of z V along the beam, z in pixels.
-    start : float64 (2,)
-        Lab coordinates (y, x) of pixel [0, 0] in pixels.
+        Pixels that count; those of the border do not.
+    model, moment, start
+        As in `derivatives`.
     scale : float
         Brightness of the image over that of the model.
 
@@ -50,10 +82,10 @@ def normal_equations(image, mask, model, moment, start, scale):
 
     Notes
     -----
-    r = I - s p. Rotated by w, V(x) becomes V(x - w x x); integrated along z, with M the sum of z V,
-    dp/dw_x = d_y M, dp/dw_y = -d_x M, dp/dw_z = y d_x p - x d_y p; shifted by d, p becomes p(x - d).
+    r = I - s p; J has the derivatives of s p, the last that by s.
     """
     matrix, vector, square = np.zeros((PARAMETERS, PARAMETERS)), np.zeros(PARAMETERS), 0.0
+    slopes = derivatives(model, moment, start)
     j = np.empty(PARAMETERS)
     ny, nx = image.shape
     across = (nx + BLOCK - 1) // BLOCK
@@ -62,13 +94,9 @@ def normal_equations(image, mask, model, moment, start, scale):
         for x in range(MARGIN, nx - MARGIN):
             if not mask[y, x]:
                 continue
-            along_x, along_y = _slope(model, y, x, 0, 1), _slope(model, y, x, 1, 0)
-            j[0] = scale * _slope(moment, y, x, 1, 0)
-            j[1] = -scale * _slope(moment, y, x, 0, 1)
-            j[2] = scale * ((start[0] + y) * along_x - (start[1] + x) * along_y)
-            j[3] = -scale * along_y
-            j[4] = -scale * along_x
-            j[5] = model[y, x]
+            for a in range(PARAMETERS - 1):
+                j[a] = scale * slopes[a, y, x]
+            j[PARAMETERS - 1] = model[y, x]
             r = image[y, x] - scale * model[y, x]
             square += r * r
             part = parts[y // BLOCK * across + x // BLOCK]
