@@ -176,24 +176,21 @@ class Problem:
     def step(
         self, state: State, found: Found, maximum_angle: float, maximum_shift: float, *, first: bool = False
     ) -> State:
-        """The state after least squares of every tilt against its prediction, or of all with the volume."""
+        """The next state: flags from how the images agree with their predictions, then what a round changes."""
         tilts = np.flatnonzero(state.used)
-        if self.kind == "joint":
-            (together,) = dask.compute(
-                dask.delayed(refine_jointly)(
-                    found.shared, self.geometry(self.start()), state.matrices, state.shifts, tilts,
-                    SCHEDULE if first else SCHEDULE[-1:],
-                )
-            )  # fmt: skip
-            state = self._moved(state, tilts, *together[:2])
-        fit = self._fits(state, found, tilts, 0 if self.kind == "joint" else _FIT_ITERATIONS)
-        over = STEPS[self.kind] if self.folds == 1 else 1.0
-        matrices = turned_by(over * rotation_between(state.matrices, fit.matrices)) @ state.matrices
-        shifts = state.shifts + over * (fit.shifts - state.shifts)
+        joint = self.kind == "joint"
+        fit = self._fits(state, found, tilts, 0 if joint else _FIT_ITERATIONS)
         flags = state.flags.copy()
-        flags[unlike_the_others(fit.correlation[:, 1], state.used)] = "unlike the reprojection"
-        start = self.field.matrices
+        if not (joint and first):  # of a film that is not aligned yet, no image agrees
+            flags[unlike_the_others(fit.correlation[:, 1], state.used)] = "unlike the reprojection"
         used = np.isin(flags, _USED)
+        if joint:
+            matrices, shifts = self._together(state, found, np.flatnonzero(used), first)
+        else:
+            over = STEPS[self.kind] if self.folds == 1 else 1.0
+            matrices = turned_by(over * rotation_between(state.matrices, fit.matrices)) @ state.matrices
+            shifts = state.shifts + over * (fit.shifts - state.shifts)
+        start = self.field.matrices
         matrices, shifts = remove_common_motion(matrices, shifts, start, used=used)
         turned = np.linalg.norm(rotation_between(start, matrices), axis=1)
         far = used & ((turned > maximum_angle) | (np.abs(shifts).max(axis=1) > maximum_shift))
@@ -201,6 +198,16 @@ class Problem:
         still = ~used | far
         matrices[still], shifts[still] = start[still], 0.0
         return State(matrices, shifts, flags)
+
+    def _together(self, state: State, found: Found, tilts: np.ndarray, first: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Rotations and shifts after steps of all tilts and the volume together, in one task."""
+        stages = SCHEDULE if first else SCHEDULE[-1:]
+        task = dask.delayed(refine_jointly)(
+            found.shared, self.geometry(self.start()), state.matrices, state.shifts, tilts, stages
+        )
+        matrices, shifts = state.matrices.copy(), state.shifts.copy()
+        matrices[tilts], shifts[tilts], _ = dask.compute(task)[0]
+        return matrices, shifts
 
     def scanned(self, state: State, search: float, increment: float, maximum_shift: float) -> State:
         """The state after a coarse scan of the rotations of every tilt."""
@@ -214,17 +221,9 @@ class Problem:
                 for t in tilts
             ]
         )  # fmt: skip
-        matrices, shifts = (np.stack(values) for values in zip(*best, strict=True))
-        moved = self._moved(state, tilts, matrices, shifts)
-        return State(
-            *remove_common_motion(moved.matrices, moved.shifts, self.field.matrices, used=state.used), state.flags
-        )
-
-    def _moved(self, state: State, tilts: np.ndarray, matrices: np.ndarray, shifts: np.ndarray) -> State:
-        """The state with some tilts elsewhere."""
-        everywhere, moved = state.matrices.copy(), state.shifts.copy()
-        everywhere[tilts], moved[tilts] = matrices, shifts
-        return State(everywhere, moved, state.flags)
+        matrices, shifts = state.matrices.copy(), state.shifts.copy()
+        matrices[tilts], shifts[tilts] = (np.stack(values) for values in zip(*best, strict=True))
+        return State(*remove_common_motion(matrices, shifts, self.field.matrices, used=state.used), state.flags)
 
     def _fits(self, state: State, found: Found, tilts: np.ndarray, iterations: int) -> Fit:
         """Least squares of every tilt against its prediction, one task each."""

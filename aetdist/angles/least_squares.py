@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from ._kernels import MARGIN, PARAMETERS, normal_equations
@@ -12,6 +13,8 @@ from .model import Model
 
 _DAMPING, _LARGEST_DAMPING = 1e-3, 1e3
 _SETTLED = 1e-5  # relative fall of the squared residual that ends a fit
+_BLUR = 4.0  # pixels: outlines that are smoother agree for any two objects
+_SMALL_ROTATION, _SMALL_SHIFT = 1e-4, 3e-3  # radians and pixels: a step that is smaller ends it too
 
 
 class Fit(NamedTuple):
@@ -28,7 +31,8 @@ class Fit(NamedTuple):
     covariance : ndarray, shape (tilt, 5, 5), float64
         Of the rotations about lab x, y, z in radians and the shifts along y, x in pixels.
     correlation : ndarray, shape (tilt, 2), float64
-        Of image and prediction over the pixels that count, before and after.
+        Of image and prediction, both without what is smooth over some atoms, over the pixels that count, before and
+        after.
     r_factor : ndarray, shape (tilt, 2), float64
         Sum |image - prediction| / sum |image| there, before and after.
     settled : ndarray, shape (tilt,), bool
@@ -94,16 +98,19 @@ def fit_tilts(
         turned = Rotation.from_rotvec(steps[:, :3]).as_matrix() @ matrices[tried]
         moved, brighter = shifts[tried] + steps[:, 3:5], brightness[tried] + steps[:, 5]
         seen, heights, starts = model.predict(turned, moved)
+        small = (np.abs(steps[:, :3]) < _SMALL_ROTATION).all(axis=1) & (np.abs(steps[:, 3:5]) < _SMALL_SHIFT).all(
+            axis=1
+        )
         for k, t in enumerate(tried):
             found = normal_equations(images[t], masks[t], seen[k], heights[k], starts[k], brighter[k])
             if found[2] < sums[t][2]:
-                settled[t] = sums[t][2] - found[2] <= _SETTLED * sums[t][2]
+                settled[t] = small[k] or sums[t][2] - found[2] <= _SETTLED * sums[t][2]
                 matrices[t], shifts[t], brightness[t], sums[t] = turned[k], moved[k], brighter[k], found
                 after[t] = _agreement(images[t], seen[k], inside[t])
                 damping[t] /= 10
             else:
                 damping[t] *= 10
-                settled[t] = damping[t] > _LARGEST_DAMPING
+                settled[t] = small[k] or damping[t] > _LARGEST_DAMPING
             going[t] = not settled[t]
     covariance = np.stack([_covariance(matrix, scatter) for matrix, _, _, scatter in sums])
     both = np.stack([before, after], axis=2)  # (tilt, measure, before or after)
@@ -135,11 +142,14 @@ def _brightness(image: np.ndarray, seen: np.ndarray, inside: np.ndarray) -> floa
 
 
 def _agreement(image: np.ndarray, seen: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
-    """Correlation and R-factor; the brightness that fits best is taken out of R."""
+    """Correlation of what is sharp, and R-factor; the brightness that fits best is taken out of R."""
     a, b = image[inside].astype(np.float64), seen[inside].astype(np.float64)
     if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan"), float("nan")
     r_factor = np.abs(a - _brightness(image, seen, inside) * b).sum() / np.abs(a).sum()
+    weights = ndimage.gaussian_filter(inside.astype(np.float32), _BLUR)[inside]
+    a -= ndimage.gaussian_filter(np.where(inside, image, 0), _BLUR)[inside] / weights
+    b -= ndimage.gaussian_filter(np.where(inside, seen, 0), _BLUR)[inside] / weights
     return float(np.corrcoef(a, b)[0, 1]), float(r_factor)
 
 

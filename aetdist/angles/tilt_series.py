@@ -126,9 +126,9 @@ def check_refinement(
     ------
     InputError
     """
-    if not (0 <= search <= 20 and 0 < increment <= 20):
+    if not (0 <= search <= 90 and 0 < increment <= 90):
         raise InputError(
-            f"search came as {search} and increment as {increment}; needed are 0 to 20 degrees, and more than 0."
+            f"search came as {search} and increment as {increment}; needed are 0 to 90 degrees, and more than 0."
         )
     if not (int(iterations) == iterations and iterations >= 1):
         raise InputError(f"iterations came as {iterations}; needed is a whole number of 1 or more.")
