@@ -1,11 +1,12 @@
 """Angles and shifts refined, against the truth of simulated series and against published angles.
 
-    python tests/validation/angles.py [small] [particle] [sample] [film] [perturbed]
+    python tests/validation/angles.py [small] [particle] [sample] [film] [perturbed] [returns]
 
 ``particle``: the paper's nanoparticle at its 55 tilts, with angular errors as in its Extended Data Fig. 4a (smooth and
 random, up to a degree, on all three angles), shifts of up to 2 pixels and noise; ``small``: its core. ``sample``:
 RESIRE's test object with errors of 0.5 degree and 1 pixel. ``film``: the measured film from its published angles;
-``perturbed``: with errors of 0.5 degree and 2 pixels added to them. All but ``small`` need AETDIST_DATA.
+``perturbed``: with errors of 0.5 degree and 2 pixels added to them; ``returns``: where such starts end, against where
+the published one does. All but ``small`` need AETDIST_DATA.
 """
 
 from __future__ import annotations
@@ -173,18 +174,27 @@ def shifted(series: xr.Dataset, shifts: np.ndarray) -> xr.Dataset:
 def errors(
     angles: np.ndarray, shifts: np.ndarray, case: dict[str, Any], used: np.ndarray | None = None
 ) -> dict[str, float]:
-    """What is wrong, without the rotation and translation that all tilts share: rotations in degrees, pixels."""
-    truth = matrices_from_euler(case["true_angles"])
+    """What is wrong, without the rotation and translation that all tilts share: rotations in degrees, pixels.
+
+    Shifts are those of the middle of the field: where it lies off the rotation's origin, a turn in the image and a
+    shift of the origin look alike.
+    """
+    truth, series = matrices_from_euler(case["true_angles"]), case["series"]
     used = np.ones(len(truth), bool) if used is None else used
     turned, left = remove_common_motion(matrices_from_euler(angles), shifts - case["true_shifts"], truth, used=used)
-    wrong = rotation_between(truth, turned)[used]
+    wrong = rotation_between(truth, turned)
+    size = float(series["pixel_size"])
+    middle = np.array([(series[axis].values[0] + series[axis].values[-1]) / (2 * size) for axis in "xy"] + [0.0])
+    left = left + np.cross(np.deg2rad(wrong), middle)[:, [1, 0]]
+    _, left = remove_common_motion(truth, left, truth, used=used)
+    wrong, left = wrong[used], left[used]
     return {
         "largest_rotation": float(np.abs(wrong).max()),
         "rotation_rms": float(np.sqrt((wrong**2).mean())),
         "rotation_rms_xyz": np.sqrt((wrong**2).mean(axis=0)).round(4).tolist(),
         "median_rotation": float(np.median(np.linalg.norm(wrong, axis=1))),
-        "shift_rms": float(np.sqrt((left[used] ** 2).mean())),
-        "shift_rms_yx": np.sqrt((left[used] ** 2).mean(axis=0)).round(4).tolist(),
+        "shift_rms": float(np.sqrt((left**2).mean())),
+        "shift_rms_yx": np.sqrt((left**2).mean(axis=0)).round(4).tolist(),
     }
 
 
@@ -236,6 +246,26 @@ def r_of_the_truth(case: dict[str, Any], passes: int) -> float:
     return float(np.nanmean(volume["r_factor"].values[-1]))
 
 
+def returns(seeds: tuple[int, ...] = (3, 11)) -> dict[str, Any]:
+    """Where the measured film ends from spoilt starts, against where it ends from the published one."""
+    ends = {}
+    for seed in (None, *seeds):
+        case = film_case(seed)
+        _, found = reconstruct_refined(case["series"], **case["options"], rounds=3)
+        shifts = found["shift"].values - case["true_shifts"]
+        ends[seed] = found["angles"].values, shifts, float(np.nanmean(found["round_r_factor"].values[-1]))
+    case = film_case()
+    there = {**case, "true_angles": ends[None][0], "true_shifts": ends[None][1]}
+    return {
+        str(seed): {
+            "from the published angles' end": errors(*ends[seed][:2], there),
+            "from the published angles": errors(*ends[seed][:2], case),
+            "r_factor": ends[seed][2],
+        }
+        for seed in ends
+    }
+
+
 CASES = {
     "small": small_case,
     "particle": particle_case,
@@ -247,8 +277,9 @@ CASES = {
 
 def main(names: list[str]) -> None:
     """Print the figures as JSON."""
-    for name in names or list(CASES):
-        print(json.dumps({name: judge(CASES[name]())}, indent=1), flush=True)
+    for name in names or [*CASES, "returns"]:
+        found = returns() if name == "returns" else judge(CASES[name]())
+        print(json.dumps({name: found}, indent=1), flush=True)
 
 
 if __name__ == "__main__":
