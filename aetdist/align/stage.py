@@ -11,6 +11,7 @@ import xarray as xr
 from ..errors import InputError
 from ..geometry import matrices_from_euler, rotate_tilt_axis
 from ..images import resample
+from ..images.displacement import as_map, checked_local
 from ..schema import TILT_SERIES, check, with_units
 
 __all__ = ["apply_alignment", "shift_images"]
@@ -63,8 +64,8 @@ def apply_alignment(
     return with_units(result, TILT_SERIES)
 
 
-def shift_images(series: xr.Dataset, shift: np.ndarray) -> xr.Dataset:
-    """Images at r + a_t for a shift a_t of every tilt, one Dask task each.
+def shift_images(series: xr.Dataset, shift: np.ndarray, *, local: np.ndarray | None = None) -> xr.Dataset:
+    """Images at r + a_t(r) for a shift a_t of every tilt, which may vary over the field, one Dask task each.
 
     Parameters
     ----------
@@ -72,6 +73,8 @@ def shift_images(series: xr.Dataset, shift: np.ndarray) -> xr.Dataset:
         TILT_SERIES.
     shift : ndarray, shape (tilt, 2)
         Pixels [y, x].
+    local : ndarray, shape (tilt, 2, term), optional
+        What of the shift varies over the field, in pixels (:data:`~aetdist.images.displacement.TERMS`).
 
     Returns
     -------
@@ -83,12 +86,16 @@ def shift_images(series: xr.Dataset, shift: np.ndarray) -> xr.Dataset:
         raise InputError(
             f"Shifts of shape {shift.shape} came; needed is [y, x] for each of {series.sizes['tilt']} tilts."
         )
+    local = checked_local(local, len(shift))
     data = [series[name].data for name in ("images", "mask")]
     data = [array if isinstance(array, da.Array) else da.from_array(array) for array in data]
     whole = {axis: -1 for axis in (1, 2)}
     images, mask = (array.rechunk({0: 1, **whole}) for array in data)
+    moved = [da.from_array(shift, chunks=(1, 2), name=False), "ta"]
+    if local is not None:
+        moved += [da.from_array(local, chunks=(1, 2, -1), name=False), "tab"]
     both = da.blockwise(
-        _shifted, "tkyx", images, "tyx", mask, "tyx", da.from_array(shift, chunks=(1, 2), name=False), "ta",
+        _shifted, "tkyx", images, "tyx", mask, "tyx", *moved,
         new_axes={"k": 2}, concatenate=True, dtype=np.float32, meta=np.empty((0, 0, 0, 0), np.float32),
     )  # fmt: skip
     dims = series["images"].dims
@@ -97,9 +104,12 @@ def shift_images(series: xr.Dataset, shift: np.ndarray) -> xr.Dataset:
     )
 
 
-def _shifted(images: np.ndarray, mask: np.ndarray, shift: np.ndarray) -> np.ndarray:
+def _shifted(images: np.ndarray, mask: np.ndarray, shift: np.ndarray, local: np.ndarray | None = None) -> np.ndarray:
     """Image and mask of each tilt of a block, stacked."""
     result = np.empty((len(images), 2, *images.shape[1:]), np.float32)
-    for image, measured, a, out in zip(images, mask, shift, result, strict=True):
-        out[0], out[1] = resample(np.where(measured, image, np.nan), np.eye(2), a)
+    for t, out in enumerate(result):
+        matrix, place, bend = np.eye(2), shift[t], None
+        if local is not None:
+            matrix, place, bend = as_map(shift[t], local[t], images.shape[1:])
+        out[0], out[1] = resample(np.where(mask[t], images[t], np.nan), matrix, place, bend=bend)
     return result

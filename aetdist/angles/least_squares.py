@@ -15,6 +15,10 @@ _DAMPING, _LARGEST_DAMPING = 1e-3, 1e3
 _SETTLED = 1e-5  # relative fall of the squared residual that ends a fit
 _BLUR = 4.0  # pixels: outlines that are smoother agree for any two objects
 _SMALL_ROTATION, _SMALL_SHIFT = 1e-4, 3e-3  # radians and pixels: a step that is smaller ends it too
+_ROUGHNESS = 0.01
+"""Part of the squared residual that a refused step must have promised, or the fit ends. Projections shift planes by
+whole parts of a voxel: a volume fits the pattern of the rotations that it was made with. Measured on films, a turn by
+0.001 degree raises the residual by up to 1.5 %: what a step promises that is less cannot be had."""
 
 
 class Fit(NamedTuple):
@@ -110,7 +114,8 @@ def fit_tilts(
                 damping[t] /= 10
             else:
                 damping[t] *= 10
-                settled[t] = small[k] or damping[t] > _LARGEST_DAMPING
+                promised = steps[k] @ sums[t][1]
+                settled[t] = small[k] or damping[t] > _LARGEST_DAMPING or promised < _ROUGHNESS * sums[t][2]
             going[t] = not settled[t]
     covariance = np.stack([_covariance(matrix, scatter) for matrix, _, _, scatter in sums])
     both = np.stack([before, after], axis=2)  # (tilt, measure, before or after)

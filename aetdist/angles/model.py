@@ -110,6 +110,18 @@ def model_in_slabs(
     return Model(shape, start, detector_shape, detector_start, edges, load)  # type: ignore[arg-type]
 
 
+def model_of(
+    source: np.ndarray | xr.DataArray,
+    start: tuple[float, float, float],
+    detector_shape: tuple[int, int],
+    detector_start: tuple[float, float],
+) -> Model:
+    """A model of a volume in memory (y, z, x), or of a lazy one, which knows itself where it starts."""
+    if isinstance(source, xr.DataArray):
+        return model_in_slabs(source, detector_shape, detector_start)
+    return model_in_memory(source, start, detector_shape, detector_start)
+
+
 def kernel_memory(volume: np.ndarray) -> np.ndarray:
     """The memory (y, z, x), float32, of a volume (z, y, x): without a copy where it lies so."""
     return np.ascontiguousarray(volume.transpose(1, 0, 2), dtype=np.float32)

@@ -17,7 +17,7 @@ from ..schema import AXES, EULER, TILT_SERIES, VOLUME, check
 from .flags import NOT_MEASURED, unlike_the_others
 from .gauge import remove_common_motion
 from .least_squares import Fit, fit_tilts
-from .model import kernel_memory, model_in_memory, model_in_slabs
+from .model import kernel_memory, model_of
 from .search import scan_rotations
 
 _TILTS_PER_TASK = 8  # that read a lazy volume together
@@ -91,7 +91,7 @@ def refine_angles(
     density = volume["density"] if isinstance(volume, xr.Dataset) else volume
     check(tilt_series, TILT_SERIES)
     check(density.to_dataset(name="density"), VOLUME)
-    size = _pixel_size(tilt_series, density)
+    size = checked_pixel_size(tilt_series, density)
     check_refinement(search, increment, iterations, maximum_angle, maximum_shift)
     left_out = np.isin(tilt_series["tilt"].values, known_tilts(tilt_series, exclude))
     detector = (tilt_series.sizes["y"], tilt_series.sizes["x"])
@@ -105,12 +105,7 @@ def refine_angles(
         source = share(kernel_memory(np.asarray(density.values)))
     first = tuple(float(density[axis].values[0]) / size for axis in "zyx")
     tilts = np.flatnonzero(~left_out)
-    groups = (
-        np.array_split(tilts, max(1, len(tilts) // _TILTS_PER_TASK))
-        if lazy
-        else [tilts[[i]] for i in range(len(tilts))]
-    )
-    items = [(tilt_series[["images", "mask"]].isel(tilt=g), start[g]) for g in groups]
+    items = [(tilt_series[["images", "mask"]].isel(tilt=g), start[g]) for g in tilt_groups(tilts, lazy)]
     options = {"search": search, "increment": increment, "maximum_shift": maximum_shift, "iterations": iterations}
     found = run_tasks(_refine_group, items, source, first, detector, corner, options, label="tilts")
     fit = joined_fits(found, tilts, start, np.zeros((len(start), 2)))
@@ -155,7 +150,14 @@ def known_tilts(series: xr.Dataset, exclude: Sequence[int]) -> list[int]:
     return list(exclude)
 
 
-def _pixel_size(series: xr.Dataset, density: xr.DataArray) -> float:
+def checked_pixel_size(series: xr.Dataset, density: xr.DataArray) -> float:
+    """Edge of a pixel and of a voxel in Angstrom.
+
+    Raises
+    ------
+    InputError
+        If they differ.
+    """
     size = grid_step(series["x"].values)
     steps = [grid_step(density[axis].values) for axis in "zyx" if density.sizes[axis] > 1]
     if any(abs(step - size) > 1e-3 * size for step in steps):
@@ -163,6 +165,11 @@ def _pixel_size(series: xr.Dataset, density: xr.DataArray) -> float:
             f"Voxels of {steps} Angstrom (z, y, x) came for pixels of {size:g}; needed are voxels as large."
         )
     return size
+
+
+def tilt_groups(tilts: np.ndarray, lazy: bool) -> list[np.ndarray]:
+    """Tilts of every task: several share the reading of a lazy volume."""
+    return np.array_split(tilts, max(1, len(tilts) // _TILTS_PER_TASK if lazy else len(tilts)))
 
 
 def _refine_group(
@@ -177,11 +184,7 @@ def _refine_group(
     series, matrices = item
     series = series.compute(scheduler="synchronous")
     images, masks = series["images"].values.astype(np.float32), series["mask"].values
-    model = (
-        model_in_slabs(source, detector, corner)
-        if isinstance(source, xr.DataArray)
-        else model_in_memory(source, first, detector, corner)
-    )
+    model = model_of(source, first, detector, corner)
     usable = measured_tilts(images, masks)
     images = np.where(masks, images, 0.0).astype(np.float32)
     matrices, shifts = matrices.copy(), np.zeros((len(images), 2))

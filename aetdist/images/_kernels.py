@@ -60,8 +60,8 @@ def _weights(t):
 
 
 @njit
-def interpolate(c, valid, shape, matrix, origin, out, inside):
-    """out[i, j] = spline at origin + matrix @ (i, j) where the pixels around it are valid, else 0.
+def interpolate(c, valid, shape, matrix, origin, bend, out, inside):
+    """out[i, j] = spline at origin + matrix @ (i, j) (+ bend @ (i i, i j, j j)) where the pixels around it are valid.
 
     Parameters
     ----------
@@ -75,8 +75,10 @@ def interpolate(c, valid, shape, matrix, origin, out, inside):
         Step in pixels [y, x] of the image for one pixel along y (first column) and x of the output.
     origin : tuple of float
         Where pixel (0, 0) of the output lies, in pixels (y, x) of the image.
+    bend : ndarray, shape (2, 3), float64, or None
+        None is compiled apart: an affine map costs nothing more.
     out, inside : ndarray, shape (out_y, out_x), float32 and bool
-        Written here.
+        Written here; 0 and False where they are not.
     """
     ny, nx = shape
     width = nx + 2 * PAD
@@ -85,6 +87,9 @@ def interpolate(c, valid, shape, matrix, origin, out, inside):
         for j in range(out.shape[1]):
             y = origin[0] + myy * i + myx * j
             x = origin[1] + mxy * i + mxx * j
+            if bend is not None:
+                y += bend[0, 0] * i * i + bend[0, 1] * i * j + bend[0, 2] * j * j
+                x += bend[1, 0] * i * i + bend[1, 1] * i * j + bend[1, 2] * j * j
             if not (-_ROUNDING <= y <= ny - 1 + _ROUNDING and -_ROUNDING <= x <= nx - 1 + _ROUNDING):
                 out[i, j] = 0.0
                 inside[i, j] = False

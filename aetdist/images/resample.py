@@ -1,4 +1,4 @@
-"""An image seen on another grid: one affine map, one interpolation by cubic B-splines."""
+"""An image seen on another grid: one smooth map, one interpolation by cubic B-splines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from ._kernels import PAD, filter_columns, interpolate
 
 
 def resample(
-    image: np.ndarray, matrix: ArrayLike, shift: ArrayLike, *, out_shape: tuple[int, int] | None = None
+    image: np.ndarray,
+    matrix: ArrayLike,
+    shift: ArrayLike,
+    *,
+    bend: ArrayLike | None = None,
+    out_shape: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image at M r + s for every pixel r of the output, interpolated once.
+    """Image at M r + s, or M r + s + B (y y, y x, x x), for every pixel r = (y, x) of the output, interpolated once.
 
     Parameters
     ----------
@@ -23,6 +28,8 @@ def resample(
         M: acts on vectors (y, x) in pixels from the centre pixel n // 2 of the output.
     shift : array_like, shape (2,), float
         s in pixels (y, x); M r + s counts from the centre pixel n // 2 of the image.
+    bend : array_like, shape (2, 3), float, optional
+        B in 1 / pixel; none by default.
     out_shape : tuple of int, optional
         Pixels (y, x) of the output; the default is the image's.
 
@@ -31,13 +38,13 @@ def resample(
     resampled : ndarray, shape `out_shape`, float32
         In the unit of the image; 0 where not inside.
     inside : ndarray, shape `out_shape`, bool
-        True where M r + s lies in the image, between its first and last pixel centres, and the pixels on
+        True where the place lies in the image, between its first and last pixel centres, and the pixels on
         either side of it were measured.
 
     Raises
     ------
     InputError
-        If the image is not two-dimensional, or the matrix or the shift cannot be used.
+        If the image is not two-dimensional, or the matrix, the shift or the bend cannot be used.
 
     Notes
     -----
@@ -58,6 +65,9 @@ def resample(
             f"matrix has shape {m.shape} and shift {s.shape}; needed are finite numbers of shape (2, 2) and (2,), "
             "both for vectors (y, x) in pixels."
         )
+    b = None if bend is None else np.array(bend, dtype=np.float64)
+    if b is not None and (b.shape != (2, 3) or not np.isfinite(b).all()):
+        raise InputError(f"bend has shape {b.shape}; needed are finite numbers of shape (2, 3), for y y, y x and x x.")
     ny, nx = image.shape
     shape = image.shape if out_shape is None else (int(out_shape[0]), int(out_shape[1]))
     out, inside = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
@@ -65,9 +75,13 @@ def resample(
     if not valid.any():
         return out, inside
     centre = np.array([ny // 2, nx // 2])
-    y, x = centre + s - m @ [shape[0] // 2, shape[1] // 2]
+    y0, x0 = shape[0] // 2, shape[1] // 2
+    y, x = centre + s - m @ [y0, x0]
+    if b is not None:  # the same polynomial, counted from pixel (0, 0)
+        y, x = b @ [y0 * y0, y0 * x0, x0 * x0] + [y, x]
+        m -= np.column_stack([2 * y0 * b[:, 0] + x0 * b[:, 1], y0 * b[:, 1] + 2 * x0 * b[:, 2]])
     coefficients = np.pad(_coefficients(image, valid), PAD, mode="reflect")
-    interpolate(coefficients.ravel(), valid.ravel(), (ny, nx), m, (float(y), float(x)), out, inside)
+    interpolate(coefficients.ravel(), valid.ravel(), (ny, nx), m, (float(y), float(x)), b, out, inside)
     return out, inside
 
 

@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ..errors import AetdistWarning, InputError
 from ..images import register, resample
+from ..images.displacement import as_map, checked_local
 
 __all__ = ["register_frames", "sum_frames", "warn_of_dropped"]
 
@@ -107,7 +108,8 @@ def sum_frames(frames: xr.Dataset | xr.DataArray, corrections: xr.Dataset) -> tu
         As for :func:`register_frames`.
     corrections : xarray.Dataset
         ``frame_shift`` and ``frame_kept`` (:func:`register_frames`); where present also ``distortion``
-        (2, 2) and ``shift`` (tilt, axis) in pixels [y, x]: the scan's matrix D and the shift of a tilt.
+        (2, 2) and ``shift`` (tilt, axis) in pixels [y, x]: the scan's matrix D and the shift of a tilt; and
+        ``local_shift`` (tilt, axis, term), what varies over the field (:data:`~aetdist.images.displacement.TERMS`).
 
     Returns
     -------
@@ -140,6 +142,9 @@ def sum_frames(frames: xr.Dataset | xr.DataArray, corrections: xr.Dataset) -> tu
         xr.DataArray(corrections["frame_kept"].data, dims=("tilt", "frame")),
         xr.DataArray(shift, dims=("tilt", "axis")),
     ]
+    local = checked_local(corrections["local_shift"].values if "local_shift" in corrections else None, n)
+    if local is not None:
+        parts.append(xr.DataArray(local, dims=("tilt", "axis", "term")))
     if array.chunks is not None:
         parts = [part.chunk({"tilt": 1, **{d: -1 for d in part.dims[1:]}}) for part in parts]
     images, mask = xr.apply_ufunc(
@@ -147,7 +152,7 @@ def sum_frames(frames: xr.Dataset | xr.DataArray, corrections: xr.Dataset) -> tu
         array.drop_vars(["tilt", "frame"], errors="ignore"),
         *parts,
         kwargs={"distortion": distortion},
-        input_core_dims=[["frame", "y", "x"], ["frame", "axis"], ["frame"], ["axis"]],
+        input_core_dims=[["frame", "y", "x"], *(list(part.dims[1:]) for part in parts)],
         output_core_dims=[["y", "x"], ["y", "x"]],
         vectorize=True,
         dask="parallelized",
@@ -252,12 +257,21 @@ def _largest_group(n: int, pairs: np.ndarray, usable: list[int]) -> np.ndarray:
 
 
 def _sum_tilt(
-    frames: np.ndarray, frame_shift: np.ndarray, kept: np.ndarray, shift: np.ndarray, distortion: np.ndarray
+    frames: np.ndarray,
+    frame_shift: np.ndarray,
+    kept: np.ndarray,
+    shift: np.ndarray,
+    local: np.ndarray | None = None,
+    *,
+    distortion: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean of the kept frames of a tilt, and where all of them were measured."""
+    matrix, place, bend = distortion, distortion @ shift, None
+    if local is not None:
+        matrix, place, bend = as_map(shift, local, frames.shape[1:], distortion)
     total, mask = np.zeros(frames.shape[1:], np.float64), np.full(frames.shape[1:], bool(kept.any()))
     for frame, moved in zip(frames[kept], frame_shift[kept], strict=True):
-        image, inside = resample(frame, distortion, distortion @ shift + moved)
+        image, inside = resample(frame, matrix, place + moved, bend=bend)
         total += image
         mask &= inside
     return np.where(mask, total / max(1, int(kept.sum())), 0.0).astype(np.float32), mask

@@ -124,6 +124,7 @@ def correct_frames(
     corrections: xr.Dataset,
     shift: np.ndarray | None = None,
     *,
+    local: np.ndarray | None = None,
     denoised: bool | None = None,
     background: bool | None = None,
 ) -> xr.Dataset:
@@ -138,6 +139,8 @@ def correct_frames(
         ``distortion``, and its attributes.
     shift : ndarray, shape (tilt, 2), optional
         Shift of every tilt in pixels [y, x].
+    local : ndarray, shape (tilt, 2, term), optional
+        What of it varies over the field, in pixels (:data:`~aetdist.images.displacement.TERMS`).
     denoised, background : bool, optional
         Whether to denoise, and to subtract the background; the default is what `corrections` says.
 
@@ -154,6 +157,8 @@ def correct_frames(
     said = corrections.attrs
     found = corrections[[name for name in _FOUND if name in corrections]].compute()
     moved = found if shift is None else found.assign(shift=(("tilt", "axis"), np.asarray(shift, dtype=np.float64)))
+    if local is not None:
+        moved = moved.assign(local_shift=(("tilt", "axis", "term"), np.asarray(local, dtype=np.float64)))
     images, mask = sum_frames(raw, moved)
     angles = raw["angles"].values
     series = found.assign(

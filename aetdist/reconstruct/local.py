@@ -6,7 +6,7 @@ import numpy as np
 
 from ..io import open_dataset
 from ..project import ParallelProjector
-from .film import COARSE, SERIES, start_volume
+from .film import COARSE, start_volume
 from .resire import step_length
 from .solvers import Objective, Solution, eigenvalue_for, solve
 from .stopping import FIXED, Stop
@@ -42,7 +42,7 @@ def solve_window(
 ) -> Solution | None:
     """The same with a rule that chooses the number of iterations; None where nothing was measured."""
     geometry, corners = window_geometry(plan.field, window)
-    images, mask = _read_crops(path, corners, window.crop_shape)
+    images, mask = _read_crops(path, plan.series, corners, window.crop_shape)
     seen = np.flatnonzero(mask.any(axis=(1, 2)))
     if seen.size == 0:
         return None
@@ -66,9 +66,9 @@ def _start(path: str, window: Window, plan: ScanPlan, group: str) -> np.ndarray:
     return np.asarray(density[box].values)
 
 
-def _read_crops(path: str, corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _read_crops(path: str, group: str, corners: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Crops of every tilt, 0 and not measured beyond the field; (tilt, y, x) float32 and bool."""
-    series = open_dataset(path, SERIES)
+    series = open_dataset(path, group)
     images = np.zeros((len(corners), *shape), np.float32)
     mask = np.zeros(images.shape, bool)
     limits = series["images"].shape[1:]

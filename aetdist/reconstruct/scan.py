@@ -42,13 +42,14 @@ def reconstruct_scan(
     held_out: float = 0.1,
     noise: float | None = None,
     seed: int = 0,
+    series: str = SERIES,
 ) -> dict[str, Any]:
     """Computes: the volume of a film, window by window, on the current Dask client.
 
     Parameters
     ----------
     store : Store
-        Open for writing, with the group ``tilt_series/aligned``. The film is written as ``volume``.
+        Open for writing, with the group `series`. The film is written as ``volume``.
     window : tuple of int
         Pixels (nx, ny) of the field that one local volume explains.
     overlap : int
@@ -78,6 +79,8 @@ def reconstruct_scan(
         Standard deviation of the noise of a pixel, for "discrepancy"; estimated from the images by default.
     seed : int
         Of the choice of what is held out.
+    series : str
+        Group of the store that holds the tilt series.
 
     Returns
     -------
@@ -118,20 +121,21 @@ def reconstruct_scan(
             f"{passes} passes came for {iterations} iterations; needed is 1 pass or more, each of an iteration."
         )
     rule = Stop(stop, held_out, seed, noise)
-    series = store.read(SERIES)
-    field = Field.of(series)
+    tilts = store.read(series)
+    field = Field.of(tilts)
     size, _ = check_windows(window, overlap, field)
     first, shape = volume_grid(field, None, thickness)
     path = str(store.path)
-    inputs = {SERIES: store.digest(SERIES)}
+    inputs = {series: store.digest(series)}
 
     coarse = CoarseFilm.of(first, shape, _coarse_factor(shape, field, size))
-    n_pixels = int(np.prod(series["images"].shape))
+    n_pixels = int(np.prod(tilts["images"].shape))
     require_memory(coarse.shape, n_pixels // coarse.factor**2, "scan a smaller field (crop the images at import).")
-    _make_coarse(store, field, coarse, coarse_iterations, inputs, {"thickness": thickness})
+    _make_coarse(store, series, field, coarse, coarse_iterations, inputs, {"thickness": thickness})
     maps = open_dataset(path, COARSE)[["height", "thickness"]].load()
 
     plan = plan_windows(field, first, shape, coarse, window, overlap, maps["height"].values, maps["thickness"].values)
+    plan = replace(plan, series=series)
     for w in plan.windows:
         advice = f"use windows smaller than {size[1]} x {size[0]} pixels (--window)."
         require_memory(w.shape, len(field.matrices) * size[0] * size[1], advice)
@@ -181,7 +185,13 @@ def _coarse_factor(shape: tuple[int, int, int], field: Field, size: tuple[int, i
 
 
 def _make_coarse(
-    store: Store, field: Field, coarse: CoarseFilm, iterations: int, inputs: dict[str, str], settings: dict[str, Any]
+    store: Store,
+    series: str,
+    field: Field,
+    coarse: CoarseFilm,
+    iterations: int,
+    inputs: dict[str, str],
+    settings: dict[str, Any],
 ) -> None:
     record = Record("scan coarse", {"factor": coarse.factor, "iterations": iterations, **settings}, inputs)
     if _holds(store, COARSE, record):
@@ -204,12 +214,12 @@ def _make_coarse(
     for name in ("height", "thickness"):
         template[name].attrs["units"] = "angstrom"
     store.begin(COARSE, template, record=record)
-    run_tasks(_coarse_task, [field], str(store.path), record.digest, coarse, iterations, label="coarse film")
+    run_tasks(_coarse_task, [field], str(store.path), record.digest, series, coarse, iterations, label="coarse film")
     store.finish(COARSE)
 
 
-def _coarse_task(field: Field, path: str, digest: str, coarse: CoarseFilm, iterations: int) -> None:
-    density = reconstruct_coarse(path, SERIES, field, coarse, iterations)
+def _coarse_task(field: Field, path: str, digest: str, series: str, coarse: CoarseFilm, iterations: int) -> None:
+    density = reconstruct_coarse(path, series, field, coarse, iterations)
     dataset = coarse_dataset(density, coarse, field.pixel_size)
     require_record(path, COARSE, digest)
     for name in ("density", "height", "thickness"):
@@ -313,7 +323,7 @@ def _iterate_whole(store: Store, plan: ScanPlan, maps: xr.Dataset, film: str, it
 def _judge(store: Store, plan: ScanPlan) -> np.ndarray:
     """R-factor of every tilt for the volume's reprojection; finishes the volume."""
     report(0, 1, "R-factor")
-    r_factor = film_r_factor(str(store.path), FILM, SERIES, plan.field, plan.first)
+    r_factor = film_r_factor(str(store.path), FILM, plan.series, plan.field, plan.first)
     report(1, 1, "R-factor")
     _write_r_factor(store, FILM, r_factor)
     store.finish(FILM)
@@ -347,7 +357,7 @@ def _film_template(plan: ScanPlan, maps: xr.Dataset) -> xr.Dataset:
 
 def _whole_task(iterations: int, path: str, digest: str, plan: ScanPlan, film: str) -> None:
     """Some iterations over the whole film, from one group into another; may be run again."""
-    images, mask = measured(open_dataset(path, SERIES)[["images", "mask"]])
+    images, mask = measured(open_dataset(path, plan.series)[["images", "mask"]])
     geometry = plan.field.geometry(plan.first, plan.shape)
     stitched = open_dataset(path, film)
     solution = solve(

@@ -9,7 +9,7 @@ import numpy as np
 from ..blocks.windows import Span, cut_axis
 from ..errors import InputError
 from ..geometry import ParallelGeometry
-from .film import CoarseFilm
+from .film import SERIES, CoarseFilm
 from .grid import Field, covering_box
 
 _SURFACE_MARGIN = 6.0  # Angstrom kept free above and below the film of a window: twice the maps' error
@@ -50,6 +50,7 @@ class ScanPlan:
     shape: tuple[int, int, int]
     coarse: CoarseFilm
     windows: tuple[Window, ...]
+    series: str = SERIES  # group of the store
 
     @property
     def kept_shape(self) -> tuple[int, int]:

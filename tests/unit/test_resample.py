@@ -109,3 +109,31 @@ def test_resample__leaves_its_input_alone(image):
 def test_resample__refuses_what_it_cannot_use(arguments, message):
     with pytest.raises(InputError, match=message):
         resample(*arguments)
+
+
+@pytest.mark.parametrize("out_shape", [None, (45, 62)])
+def test_resample__curved_map_equals_a_spline(image, out_shape):
+    bend = np.array([[2e-3, -1e-3, 5e-4], [-8e-4, 1.5e-3, 1e-3]])
+    shift, shape = np.array([0.3, -0.4]), out_shape or image.shape
+    y, x = np.meshgrid(*(np.arange(n) - n // 2 for n in shape), indexing="ij")
+    grid = np.einsum("ab,bij->aij", MATRIX, np.stack([y, x])) + np.einsum("ab,bij->aij", bend, [y * y, y * x, x * x])
+    there = grid + (shift + np.array(image.shape) // 2)[:, None, None]
+    expected = ndimage.map_coordinates(image.astype(np.float64), there, order=3, mode="mirror")
+    out, inside = resample(image, MATRIX, shift, bend=bend, out_shape=out_shape)
+    limits = np.array(image.shape)[:, None, None] - 1
+    np.testing.assert_array_equal(inside, ((there >= 0) & (there <= limits)).all(axis=0))
+    assert not inside.all() and inside.mean() > 0.7
+    np.testing.assert_allclose(out[inside], expected[inside], atol=1e-6)
+
+
+def test_resample__a_map_that_is_not_curved_is_the_affine_one(image):
+    flat, inside = resample(image, MATRIX, (0.3, -0.4))
+    out, same = resample(image, MATRIX, (0.3, -0.4), bend=np.zeros((2, 3)))
+    np.testing.assert_array_equal(same, inside)
+    np.testing.assert_array_equal(out, flat)
+
+
+@pytest.mark.parametrize("bend", [np.zeros((3, 2)), np.full((2, 3), np.nan)])
+def test_resample__refuses_a_bend_it_cannot_use(image, bend):
+    with pytest.raises(InputError, match="bend has shape"):
+        resample(image, np.eye(2), (0, 0), bend=bend)
