@@ -188,7 +188,10 @@ def describe_alignment(series: xr.Dataset) -> dict[str, Any]:
 
 def describe_refinement(series: xr.Dataset) -> dict[str, Any]:
     """How far angles and shifts moved, R before and after, and tilts that are not used."""
-    used, r_factor = series["used"].values, np.nanmean(series["round_r_factor"].values, axis=1)
+    used, r_factor = (
+        series["used"].values,
+        np.nanmean(series["round_r_factor"].values[:, series["used"].values], axis=1),
+    )
     described: dict[str, Any] = {
         "rotation_rms": _rms(series["rotation"].values[used]),
         "refined_shift_rms": _rms(series["refined_shift"].values[used]),

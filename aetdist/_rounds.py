@@ -99,7 +99,7 @@ class Problem:
     masks: np.ndarray
     shared: Any
     kind: str
-    passes: int
+    iterations: int
     folds: int
     background: bool
     left_out: np.ndarray
@@ -111,7 +111,7 @@ class Problem:
         shape: tuple[int, int, int] | None,
         thickness: float | None,
         kind: str,
-        passes: int,
+        iterations: int,
         folds: int,
         exclude: Sequence[int],
         background: bool,
@@ -124,7 +124,7 @@ class Problem:
         masks = np.ascontiguousarray(series["mask"].values)
         images = np.where(masks, series["images"].values, 0.0).astype(np.float32)
         shared = share((images, masks))
-        return cls(series, field, first, grid, images, masks, shared, kind, passes, folds, background, left_out)
+        return cls(series, field, first, grid, images, masks, shared, kind, iterations, folds, background, left_out)
 
     def start(self) -> State:
         """The state that the series comes with."""
@@ -155,11 +155,11 @@ class Problem:
         geometry, used = self.geometry(state), state.used
         shared = self.shared
         if self.background:
-            whole = self._persist(_reconstruct, shared, geometry, np.flatnonzero(used), self.passes)
+            whole = self._persist(_reconstruct, shared, geometry, np.flatnonzero(used), self.iterations)
             shared = self._persist(less_smooth_residual, shared, whole, geometry)
         numbers = np.arange(len(used))
         folds = [used & (numbers % self.folds != k) if self.folds > 1 else used for k in range(self.folds)]
-        volumes = [self._persist(_reconstruct, shared, geometry, np.flatnonzero(f), self.passes) for f in folds]
+        volumes = [self._persist(_reconstruct, shared, geometry, np.flatnonzero(f), self.iterations) for f in folds]
         models = volumes
         if self.kind == "atoms":
             models = [
@@ -272,7 +272,7 @@ class Problem:
             model=self.kind,
             background=self.background,
             folds=self.folds,
-            passes=self.passes,
+            round_iterations=self.iterations,
             stopped=stopped,
             converged=bool(stopped == "R falls no more" and best > 0),
             kept_start=bool(best == 0),
@@ -280,7 +280,7 @@ class Problem:
         )
         volume = found.volumes[0]
         if self.folds > 1:
-            volume = self._persist(_reconstruct, found.shared, self.geometry(state), tilts, self.passes)
+            volume = self._persist(_reconstruct, found.shared, self.geometry(state), tilts, self.iterations)
         (memory,) = dask.compute(volume)
         size = self.field.pixel_size
         coords = {a: (np.arange(n) + f) * size for a, n, f in zip("zyx", self.grid, self.first, strict=True)}
@@ -296,7 +296,7 @@ class Problem:
 
 
 def _reconstruct(
-    shared: tuple[np.ndarray, np.ndarray], geometry: ParallelGeometry, tilts: np.ndarray, passes: int
+    shared: tuple[np.ndarray, np.ndarray], geometry: ParallelGeometry, tilts: np.ndarray, iterations: int
 ) -> np.ndarray:
     """Volume from some tilts, as memory (y, z, x)."""
     images, masks = shared
@@ -304,7 +304,7 @@ def _reconstruct(
     solution = solve(
         Objective(ParallelProjector(seen, kernel_threads()), images[tilts], masks[tilts]),
         solver=SOLVER,
-        iterations=passes,
+        iterations=iterations,
         step=step_length(SOLVER, None, 1, eigenvalue_for(SOLVER, seen)),
     )
     return kernel_memory(solution.volume)

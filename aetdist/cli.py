@@ -240,6 +240,8 @@ def align(store: Path, **options: Any) -> Summary:
 @click.option("--shape", type=int, nargs=3, metavar="NX NY NZ", help="Voxels of the volume.")
 @click.option("--thickness", type=float, metavar="A", help="Thickness of a film along z, instead of the shape.")
 @click.option("--model", type=click.Choice(["atoms", "volume", "joint"]), help="What predicts the images.")
+@click.option("--window", type=int, nargs=2, metavar="NX NY", help="Film: scan it in windows of so many pixels.")
+@click.option("--overlap", type=int, metavar="N", help="Pixels that neighbouring windows share.")
 @click.option("--rounds", type=int, metavar="N", help="Reconstruct and refine at most so often.")
 @click.option("--folds", type=int, metavar="N", help="Judge every tilt against a volume made without it: N volumes.")
 @MORE

@@ -95,7 +95,14 @@ TABLES = {
     ),
     "preprocess": Table("preprocess:preprocess_acquisition", {}, ("raw", "make_atoms"), optional=True),
     "align": Table("align:align_tilt_series", {}, ("series",), optional=True),
-    "refine-angles": Table("refinement:reconstruct_refined", {}, ("tilt_series",), optional=True),
+    "refine-angles": Table(
+        "refinement:reconstruct_refined",
+        {},
+        ("tilt_series", "store", "remake"),
+        optional=True,
+        beside="film_refinement:refine_scan",
+        switch="window",
+    ),
     "reconstruct": Table(
         "reconstruct:reconstruct_resire",
         {},

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from ._exports import export_stale, stale_files, write_file
@@ -125,20 +124,26 @@ def _align(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
     return {"n_tilts_computed": computed}
 
 
-def _refine_angles(store: Store, keywords: dict[str, Any], record: Record) -> None:
-    """Angles and shifts that match the reprojections, round by round; images made again, where they belong."""
+def _refine_angles(store: Store, keywords: dict[str, Any], record: Record) -> Summary | None:
+    """Angles and shifts that match the reprojections, round by round, in one piece or over the scanned film."""
     from .angles import apply_refinement
+    from .film_refinement import refine_scan
     from .refinement import reconstruct_refined, without_background
 
     series = store.read(TILTS)
-    refined = reconstruct_refined(series, **keywords)
-    done = apply_refinement(series, refined.corrections, _remake(store, series))
+    remake = _remake(store, series)
+    if keywords["window"] is not None:
+        return refine_scan(store, remake=remake, **accepted_keywords("refine-angles", keywords, refine_scan))
+    accepted = accepted_keywords("refine-angles", keywords, reconstruct_refined)
+    refined = reconstruct_refined(series, **accepted)
+    done = apply_refinement(series, refined.corrections, remake)
     if refined.corrections.attrs["background"]:
         done = without_background(done, refined.volume)
     store.write(REFINED, done, record=record, chunks={"tilt": 1})
+    return None
 
 
-def _remake(store: Store, series: xr.Dataset) -> Callable[[np.ndarray], xr.Dataset]:
+def _remake(store: Store, series: xr.Dataset) -> Callable[..., xr.Dataset]:
     """How the images of an aligned series are made with another shift: from the raw frames, where there are any."""
     from .align import shift_images
     from .preprocess import correct_frames
@@ -185,11 +190,11 @@ def _reconstruct_task(path: str, group: str, keywords: dict[str, Any]) -> xr.Dat
     return reconstruct_resire(open_dataset(path, group).load(), **{**accepted, "on_iteration": on_iteration})
 
 
-def _scan(store: Store, keywords: dict[str, Any], _: Record) -> Summary:
+def _scan(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
     """Local volumes, one task each, stitched; goes on where a killed run stopped."""
     from .reconstruct import reconstruct_scan
 
-    return reconstruct_scan(store, **keywords)
+    return reconstruct_scan(store, series=next(iter(record.inputs)), **keywords)
 
 
 def _trace(store: Store, keywords: dict[str, Any], record: Record) -> None:

@@ -27,7 +27,7 @@ def reconstruct_refined(
     thickness: float | None = None,
     model: Literal["atoms", "volume", "joint"] | None = None,
     rounds: int = 12,
-    passes: int = 12,
+    round_iterations: int = 12,
     folds: int = 1,
     tolerance: float = 0.001,
     search: float = 0.0,
@@ -54,9 +54,9 @@ def reconstruct_refined(
         thickness is given: of a film, margins and long waves are uncertain, and tilts know only their neighbours).
     rounds : int
         At most so many.
-    passes : int
-        Passes of the reconstruction (ordered subsets) in each round, always from the beginning, so that R of one round
-        can be compared with that of another.
+    round_iterations : int
+        Iterations of the reconstruction (ordered subsets) in each round, always from the beginning, so that R of one
+        round can be compared with that of another.
     folds : int
         With 2 or more, every tilt is judged against a volume made without it and its fold: tilt t belongs to
         fold t modulo `folds`. The rounds then follow R of tilts that were left out; so many times the cost.
@@ -116,13 +116,19 @@ def reconstruct_refined(
     kind = model or ("atoms" if thickness is None else "joint")
     if kind not in STEPS:
         raise InputError(f"model came as {model!r}; choose one of {', '.join(STEPS)}.")
-    if not (int(passes) == passes and passes >= 1 and int(folds) == folds and folds >= 1 and tolerance >= 0):
+    if not (
+        int(round_iterations) == round_iterations
+        and round_iterations >= 1
+        and int(folds) == folds
+        and folds >= 1
+        and tolerance >= 0
+    ):
         raise InputError(
-            f"passes came as {passes}, folds as {folds} and tolerance as {tolerance}; needed are whole numbers of 1 or "
-            "more, and a number of 0 or more."
+            f"round_iterations came as {round_iterations}, folds as {folds} and tolerance as {tolerance}; needed are "
+            "whole numbers of 1 or more, and a number of 0 or more."
         )
     again = "background" in tilt_series if background is None else background
-    problem = Problem.of(tilt_series, shape, thickness, kind, int(passes), int(folds), exclude, again)
+    problem = Problem.of(tilt_series, shape, thickness, kind, int(round_iterations), int(folds), exclude, again)
     state = problem.start()
     if search > 0:
         state = problem.scanned(state, search, increment, maximum_shift)

@@ -83,7 +83,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter:
         assert isinstance(tilt_series.images.data, np.ndarray)
         return volume(iterations)
 
-    def reconstruct_scan(store: Store, *, window: tuple[int, int], iterations: int = 40) -> dict:
+    def reconstruct_scan(
+        store: Store, *, window: tuple[int, int], iterations: int = 40, series: str = "tilt_series/aligned"
+    ) -> dict:
         counted["scan"] += 1
         record = Record("its own", {"window": window})
         ledger = BlockLedger(str(store.path), "volume")

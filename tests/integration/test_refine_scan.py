@@ -31,7 +31,7 @@ SCAN = {
     "window": (64, 48), "overlap": 24, "thickness": 24.0, "iterations": 6, "passes": 1,
     "coarse_iterations": 12, "solver": "ordered_subsets",
 }  # fmt: skip
-OPTIONS = {**SCAN, "rounds": 6, "tile": 48}
+OPTIONS = {**SCAN, "rounds": 6, "tile": 48, "local": True, "tolerance": 0.005}
 
 
 def true_field(size: float) -> np.ndarray:

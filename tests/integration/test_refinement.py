@@ -165,7 +165,7 @@ def test_reconstruct_refined__a_film(client: Any) -> None:
     [
         ({"model": "spheres"}, "model came as 'spheres'"),
         ({"rounds": 0}, "iterations came as 0"),
-        ({"passes": 0}, "passes came as 0"),
+        ({"round_iterations": 0}, "round_iterations came as 0"),
         ({"folds": 0}, "folds as 0"),
         ({"tolerance": -1.0}, "tolerance as -1"),
         ({"exclude": list(range(21))}, "2 of 23 tilts can be used"),

@@ -223,7 +223,7 @@ def judge(case: dict[str, Any], **options: Any) -> dict[str, Any]:
         },
         "flags": {int(t): str(f) for t, f in enumerate(found["flags"].values) if f},
         "stopped": found.attrs["stopped"],
-        "r_factor_true": r_of_the_truth(case, found.attrs["passes"]),
+        "r_factor_true": r_of_the_truth(case, found.attrs["round_iterations"]),
         "seconds": round(time.perf_counter() - begin, 1),
         "cpu_seconds": round(spent, 1),
     }
@@ -237,12 +237,12 @@ def held_out_r_factor(
     return problem.evaluate(problem.start()._replace(matrices=matrices_from_euler(angles), shifts=shifts)).mean()
 
 
-def r_of_the_truth(case: dict[str, Any], passes: int) -> float:
+def r_of_the_truth(case: dict[str, Any], iterations: int) -> float:
     """R that a reconstruction reaches with the true angles and shifts."""
     from aetdist.reconstruct import reconstruct_resire
 
     grid = {key: value for key, value in case["options"].items() if key != "model"}
-    volume = reconstruct_resire(case["reference"], solver="ordered_subsets", iterations=passes, **grid)
+    volume = reconstruct_resire(case["reference"], solver="ordered_subsets", iterations=iterations, **grid)
     return float(np.nanmean(volume["r_factor"].values[-1]))
 
 
