@@ -14,7 +14,7 @@ _ITERATIONS = 12
 _ENOUGH = 0.01  # pixels: a largest step that ends the search
 _LONGEST = 6.0  # pixels: longest step of a shift
 _DRIFTING = 0.3
-"""Pixels across that tilts may be off for each of drift: simulated films, 40 to 50 Angstrom thick, came out 0.15 to 0.3
+"""Pixels across that tilts may be off for each of drift: simulated films, 40 to 50 Angstrom thick, came out 0.1 to 0.3
 off where the drift was 0.4 to 0.7."""
 _OVERLAP = 1.4  # variance of the sum of the cells' scores over the sum of their squares: they overlap
 _THICK = 0.6

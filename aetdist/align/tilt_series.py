@@ -88,7 +88,7 @@ def align_tilt_series(
     Take this sinusoid away before two alignments are compared. It is taken away too where it is
     judged whether a series is aligned already: that is so when what is left is less than twice its standard
     deviation, on the quadratic mean; of a film, when it is less than 1 pixel rms, and from tilt to tilt less than
-    0.5 pixel rms, or not known so well.
+    0.4 pixel rms, or not known so well.
 
     Film: neighbouring tilts are registered after the cos(theta) stretch (:mod:`~aetdist.align.film`); from there on
     shifts, axis and the heights of the film's parts are those at which all tilts are most coherent
