@@ -15,16 +15,30 @@ from .passes import per_tilt
 
 KINDS = ("particle", "film")
 PARTICLE_FLOOR = (0.1, 0.1)
-FILM_FLOOR = (0.25, 0.5)
 """Pixels along and across that an alignment does not know better, whatever its statistics say: about the errors on
-simulated series with a residual background, and from the thickness of films."""
+simulated series with a residual background."""
 AXIS_FLOOR = 0.1
 """Degrees that the axis is not known better."""
 _SIGNIFICANT = 4.0  # mean squared shift over its variance at which a series is not aligned
 
 
 class Frame(NamedTuple):
-    """The series as the passes need it."""
+    """The series as the passes need it.
+
+    Attributes
+    ----------
+    images, mask, where : dask.array.Array, shape (tilt, y, x)
+        One chunk for each tilt; `where` are the pixels of the object.
+    start, centre : tuple of float
+        Coordinates (y, x) of pixel [0, 0] and of pixel n // 2, in pixels from the origin of the rotation.
+    theta : ndarray, shape (tilt,), float64
+        Tilts in degrees.
+    axis : float
+        Degrees from image y to the axis, positive towards -x.
+    turns : ndarray, shape (tilt, 3, 3), float64
+        What takes (along, across, beam) of a sample that lies flat to those of the tilt: a rotation by theta about
+        the first, but for what else the angles say.
+    """
 
     images: da.Array
     mask: da.Array
@@ -33,6 +47,7 @@ class Frame(NamedTuple):
     centre: tuple[float, float]
     theta: np.ndarray
     axis: float
+    turns: np.ndarray
 
 
 def checked_frame(series: xr.Dataset, kind: str, maximum_shift: float, maximum_axis: float) -> Frame:
@@ -51,8 +66,9 @@ def checked_frame(series: xr.Dataset, kind: str, maximum_shift: float, maximum_a
     step = grid_step(x)
     start = (float(y[0]) / step, float(x[0]) / step)
     centre = (float(y[len(y) // 2]) / step, float(x[len(x) // 2]) / step)
-    theta, axis = _tilts(matrices_from_euler(series["angles"].values))
-    return Frame(images, mask, where, start, centre, theta, axis)
+    matrices = matrices_from_euler(series["angles"].values)
+    theta, axis = _tilts(matrices)
+    return Frame(images, mask, where, start, centre, theta, axis, _turns(matrices, theta, axis))
 
 
 def _tilts(matrices: np.ndarray) -> tuple[np.ndarray, float]:
@@ -70,6 +86,16 @@ def _tilts(matrices: np.ndarray) -> tuple[np.ndarray, float]:
     z = matrices[:, :, 2]
     tilt = np.arctan2(-(z[:, 0] * cosine + z[:, 1] * sine), z[:, 2])
     return np.rad2deg(tilt), float(np.rad2deg(np.arctan2(sine, cosine)))
+
+
+def _turns(matrices: np.ndarray, theta: np.ndarray, axis: float) -> np.ndarray:
+    """Rotations from a sample that lies flat, in the directions along, across and beam; shape (tilt, 3, 3)."""
+    cosine, sine = np.cos(np.deg2rad(axis)), np.sin(np.deg2rad(axis))
+    frame = np.array([[-sine, cosine, 0.0], [cosine, sine, 0.0], [0.0, 0.0, 1.0]])
+    lowest = int(np.argmax(matrices[:, 2, 2]))
+    c, s = np.cos(np.deg2rad(theta[lowest])), np.sin(np.deg2rad(theta[lowest]))
+    tilted = np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
+    return np.asarray(frame @ matrices @ matrices[lowest].T @ frame.T @ tilted)
 
 
 def usable_tilts(frame: Frame) -> np.ndarray:

@@ -96,12 +96,14 @@ def align_tilt_series(
     shifts along the axis and x0 cos(theta) - z0 sin(theta) across it. Here the rotation's origin is put into a
     particle's centre of mass; of a film the lowest tilt stays where it is, and z = 0 is the film's middle.
     Take this sinusoid away before two alignments are compared. It is taken away too where it is
-    judged whether a series is aligned already: that is so when what is left (of a film: what
-    is left between neighbours) is less than twice its standard deviation, on the quadratic mean.
+    judged whether a series is aligned already: that is so when what is left is less than twice its standard
+    deviation, on the quadratic mean; of a film, when it is less than 1 pixel rms, and from tilt to tilt less than
+    0.4 pixel rms, or not known so well.
 
-    Film: :mod:`~aetdist.align.film`. Neighbouring tilts are registered after the cos(theta) stretch, and the
-    shifts follow by least squares from the lowest tilt; the direction in which tiles of the field move gives
-    the axis. A marker adds its centre of mass across and its common line along the axis.
+    Film: neighbouring tilts are registered after the cos(theta) stretch (:mod:`~aetdist.align.film`); from there on
+    shifts, axis and the heights of the film's parts are those at which all tilts are most coherent
+    (:func:`~aetdist.align.film_fit.fit_film`). A marker adds its centre of mass across and its common line along the
+    axis.
 
     References
     ----------

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from aetdist.align.film import TILES, Pairs, pair_shift, solve_shifts
+from aetdist.align.film import Pairs, chained_shifts, pair_shift, with_marker
+from aetdist.align.film_fit import coherence, film_view
+from aetdist.align.frame import checked_frame
 from aetdist.align.marker import choose_marker, isolation
 from aetdist.align.tilt_series import align_tilt_series
 from aetdist.errors import AetdistWarning, InputError
@@ -169,18 +171,95 @@ def test_pair_shift__nothing_in_common() -> None:
     assert np.isnan(row).all()
 
 
-def test_solve_shifts__an_outlier_loses_weight() -> None:
+def test_chained_shifts__follow_from_neighbours() -> None:
     truth = np.stack([np.arange(6.0), -2 * np.arange(6.0)], axis=1)
-    first = np.array([0, 1, 2, 3, 4, 0, 1, 2, 3])
-    second = np.array([1, 2, 3, 4, 5, 2, 3, 4, 5])
-    ratio = np.full(len(first), 0.9)
-    measured = np.stack([truth[second, 0] - truth[first, 0], truth[second, 1] - ratio * truth[first, 1]], axis=1)
-    tiles = np.full((len(first), TILES, 5), np.nan)
-    tiles[..., 2:4] = measured[:, None] + np.random.default_rng(0).normal(0, 0.1, (len(first), TILES, 2))
-    tiles[..., 4] = 1.0
-    measured[6] += 30.0
-    shift, _ = solve_shifts(Pairs(first, second, ratio, measured, np.ones(len(first)), tiles), 6, 0)
-    np.testing.assert_allclose(shift, truth, atol=0.3)
+    first, second, ratio = np.array([1, 2, 2, 3, 4]), np.array([0, 1, 3, 4, 5]), np.full(5, 0.9)
+    measured = truth[second] - np.stack([np.ones(5), ratio], axis=1) * truth[first]
+    pairs = Pairs(first, second, ratio, measured, np.ones(5))
+    np.testing.assert_allclose(chained_shifts(pairs, 6, 2), truth - [2.0, 0.0] - np.outer(ratios(), [0.0, -4.0]))
+    measured[4] = np.nan
+    assert np.isnan(chained_shifts(pairs, 6, 2)).any(axis=1).tolist() == [False] * 5 + [True]
+
+
+def ratios() -> np.ndarray:
+    """Stretch of tilts 0 to 5 from tilt 2, each 0.9 of the one nearer to it."""
+    return 0.9 ** np.array([2.0, 1.0, 0.0, 1.0, 2.0, 3.0])
+
+
+def test_with_marker__weighs_film_and_marker() -> None:
+    n = 5
+    path = np.stack([np.cos(np.linspace(-1, 1, n)), -np.sin(np.linspace(-1, 1, n))], axis=1)
+    free = np.eye(n) - np.full((n, n), 1 / n)  # the film says nothing of the mean
+    basis = np.linalg.qr(path)[0]
+    information = np.zeros((2 * n, 2 * n))
+    information[:n, :n], information[n:, n:] = free, np.eye(n) - basis @ basis.T
+    off = np.array([0.0, 0.0, 1.0, 0.0, 0.0])
+    centre = np.stack([off + 7.0, off + path @ [3.0, -2.0]], axis=1)
+    for spread, share in ((1e-3, 1.0), (1.0, 0.5), (1e3, 0.0)):
+        shift, deviation = with_marker(np.zeros((n, 2)), information, (centre, np.full((n, 2), spread), path))
+        np.testing.assert_allclose(shift[:, 0] - shift[:, 0].mean(), share * (off - off.mean()), atol=1e-4)
+        left = shift[:, 1] - basis @ (basis.T @ shift[:, 1])
+        np.testing.assert_allclose(left, share * (off - basis @ (basis.T @ off)), atol=1e-4)
+        assert np.isfinite(deviation).all()
+
+
+def test_coherence__of_thin_and_thick_films() -> None:
+    q, lean = np.array([0.0, 0.05, 0.1]), np.tan(np.deg2rad(np.array([-40.0, 0.0, 50.0, 55.0])))
+    thin = coherence(q, lean, edge=4000, thickness=1e-3, drift=0.0)
+    np.testing.assert_allclose(thin, 1.0, atol=1e-5)
+    thick = coherence(q, lean, edge=4000, thickness=30.0, drift=0.0, layers=200)
+    apart = np.abs(lean[:, None] - lean)
+    np.testing.assert_allclose(thick, np.sinc(q[:, None, None] * 30.0 * apart), atol=0.01)
+    drifting = coherence(q, lean, edge=4000, thickness=1e-3, drift=2.0)
+    assert drifting[1, 0, 1] > drifting[1, 0, 2] > drifting[1, 0, 3] and drifting[0].min() > 0.999
+    narrow = coherence(q, lean, edge=40, thickness=30.0, drift=0.0)
+    assert (np.linalg.eigvalsh(narrow) > -1e-9).all() and narrow[0, 0, 3] < 0.9
+
+
+def test_film_view__is_what_the_angles_say(moved: xr.Dataset) -> None:
+    euler = rotate_tilt_axis(euler_from_tilts(TILTS) + np.array([0.3, 0.0, -0.2]), 20.0)
+    frame = checked_frame(moved.assign(angles=(("tilt", "euler"), euler)), "film", 20.0, 3.0)
+    turn = np.deg2rad(frame.axis)
+    to_image = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])  # (y, x) of along, across
+    stretch, lean = film_view(frame.turns, 0.0, 0.1)
+    place, height = np.array([13.0, -40.0]), 5.0
+    seen = np.einsum("ij,tjk,tk->ti", to_image, stretch, place + height * lean)
+    lowest = int(np.argmin(np.abs(TILTS)))
+    matrices = matrices_from_euler(euler)
+    y, x = to_image @ place
+    sample = matrices[lowest].T @ np.array([x, y, 0.1 * place[1] + height])  # the lowest tilt is at 0 degrees
+    np.testing.assert_allclose(seen, (matrices @ sample)[:, [1, 0]], atol=0.1)
+
+
+@pytest.mark.parametrize(("shift_rms", "axis"), [(0.5, 0.0), (0.0, 1.0)])
+def test_film__a_little_off_is_not_aligned(shift_rms: float, axis: float) -> None:
+    euler = euler_from_tilts(TILTS)
+    moves = np.random.default_rng(8).normal(0.0, 1.0, (len(TILTS), 2)) * shift_rms
+    series = as_series(images_of(film_atoms(), rotate_tilt_axis(euler, axis), moves), euler)
+    assert not align_tilt_series(series, kind="film").attrs["already_aligned"]
+
+
+def test_film__too_small_a_field() -> None:
+    euler = euler_from_tilts(TILTS)
+    images = images_of(film_atoms(), euler, np.zeros((len(TILTS), 2)))[:, :20, :20]
+    with pytest.raises(InputError, match="seen in three tilts"):
+        align_tilt_series(as_series(images, euler), kind="film")
+
+
+@pytest.mark.parametrize("chunks", [(1, 30, 144), (5, 112, 50), (17, 112, 144)])
+def test_film__chunks_change_nothing(moved: xr.Dataset, found: xr.Dataset, chunks: tuple[int, ...]) -> None:
+    again = align_tilt_series(moved.chunk(dict(zip(("tilt", "y", "x"), chunks, strict=True))), kind="film")
+    assert np.array_equal(again["shift"].values, found["shift"].values)
+    assert float(again["tilt_axis"]) == float(found["tilt_axis"])
+
+
+def test_film__thick_film(shift: np.ndarray) -> None:
+    euler = euler_from_tilts(TILTS)
+    atoms = np.random.default_rng(5).uniform(-1, 1, (14000, 3)) * [75.0, 28.0, 17.5]
+    result = align_tilt_series(as_series(images_of(atoms, euler, shift), euler), kind="film", find_axis=False)
+    along, across = errors(result, shift, 0.0)
+    assert along < 0.3 and across < 1.0
+    assert across < 1.5 * 3.0 * np.sqrt((result["shift_uncertainty"].values[:, 1] ** 2).mean())
 
 
 def test_film__published_series_is_aligned(data_folder) -> None:
