@@ -215,3 +215,14 @@ def test_bench_preprocess__prints_seconds_memory_and_gains() -> None:
         for stage in ("preprocess", "align"):
             assert figures["series"][name][stage]["workers_cpu_s"] > 0
     assert figures["denoising"]["gain"] > 0 and figures["denoising"]["normalised"] > 0
+
+
+@pytest.mark.slow
+def test_bench_angles__prints_what_a_round_costs_beside_a_reconstruction() -> None:
+    command = [sys.executable, str(BENCHMARKS / "bench_angles.py"), "--size", "48", "--tilts", "7", "--rounds", "1"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout)
+    assert figures["round_over_reconstruction"] > 0 and figures["scan_and_fit"]["cpu_s"] > 0
+    assert [*figures["per_tilt_cpu_s"]] == ["2", "4", "7"]
+    assert figures["workers"]["normalised"] > 0
