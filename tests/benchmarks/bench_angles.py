@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_angles.py [--size 320 --tilts 55 --rounds 3]
 
-``reconstruction``: 40 iterations of FISTA. ``round_...``: what a round of `reconstruct_refined` does: reconstruction and
-round atoms in its place, then least squares of all tilts. ``scan_and_fit``: `refine_angles` with its coarse scan.
+``reconstruction``: 40 iterations of FISTA. ``round_...``: what a round of `reconstruct_refined` does: reconstruction
+and round atoms in its place, then least squares of all tilts. ``scan_and_fit``: `refine_angles` with its coarse scan.
 ``per_tilt_cpu_s``: the least squares of a quarter, half and all of the tilts. ``workers``: `refine_angles` on 2
 single-thread workers over 1, beside two independent copies (``normalised``, see engine/parallel.py). CPU-s of one
 thread; nothing that starts or compiles is timed.
