@@ -33,7 +33,7 @@ from .errors import AetdistWarning, InputError
 from .geometry import ParallelGeometry
 from .preprocess.object_mask import blurred
 from .project import ParallelProjector
-from .reconstruct.grid import Field, require_memory, volume_grid
+from .reconstruct.grid import Field, require_finite, require_memory, volume_grid
 from .reconstruct.resire import step_length
 from .reconstruct.solvers import Objective, eigenvalue_for, solve
 from .schema import VOLUME, with_units
@@ -43,7 +43,6 @@ STEPS = {"atoms": 1.0, "volume": 1.5, "joint": 1.0}
 """How a round finds its step, and how much of it is taken: a volume explains part of the misalignment, which makes
 steps against it too short. Weighed on a simulated particle: above 1.7 rounds begin to swing."""
 _BACKGROUND_SCALE = 12.0  # pixels: what is smoother is background
-_USED = ("", "moved too far")  # flags of tilts that the volume is made of
 
 
 class Refined(NamedTuple):
@@ -71,7 +70,7 @@ class State(NamedTuple):
     @property
     def used(self) -> np.ndarray:
         """Tilts of which the volume is made."""
-        return np.isin(self.flags, _USED)
+        return self.flags == ""
 
 
 class Found(NamedTuple):
@@ -122,7 +121,9 @@ class Problem:
         require_memory(grid, int(np.prod(series["images"].shape)), "use windows (`--window`), or bin the images.")
         left_out = np.isin(series["tilt"].values, known_tilts(series, exclude))
         masks = np.ascontiguousarray(series["mask"].values)
-        images = np.where(masks, series["images"].values, 0.0).astype(np.float32)
+        images = series["images"].values.astype(np.float32)
+        require_finite(images, masks)
+        images[~masks] = 0.0
         shared = share((images, masks))
         return cls(series, field, first, grid, images, masks, shared, kind, iterations, folds, background, left_out)
 
@@ -183,7 +184,7 @@ class Problem:
         flags = state.flags.copy()
         if not (joint and first):  # of a film that is not aligned yet, no image agrees
             flags[unlike_the_others(fit.correlation[:, 1], state.used)] = "unlike the reprojection"
-        used = np.isin(flags, _USED)
+        used = flags == ""
         if joint:
             matrices, shifts = self._together(state, found, np.flatnonzero(used), first)
         else:
@@ -256,7 +257,7 @@ class Problem:
         bad = np.flatnonzero((state.flags != "") & (state.flags != "left out"))
         if bad.size:
             named = ", ".join(f"{int(self.series['tilt'].values[t])} ({state.flags[t]})" for t in bad)
-            warnings.warn(f"Tilt {named}: left out, or kept where it was.", AetdistWarning, stacklevel=4)
+            warnings.warn(f"Tilt {named}: left out, at the angles that it came with.", AetdistWarning, stacklevel=4)
         turned = rotation_between(start, state.matrices)
         corrections = corrections_dataset(
             self.series, state.matrices, state.shifts, turned, fit.covariance, state.used, state.flags

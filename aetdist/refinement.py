@@ -65,7 +65,7 @@ def reconstruct_refined(
     search, increment : float
         Coarse scan in the first round, in degrees, as in :func:`~aetdist.angles.refine_angles`; 0 leaves it out.
     maximum_angle, maximum_shift : float
-        Degrees and pixels; a tilt that would move further keeps its values.
+        Degrees and pixels; a tilt that would move further is left out, with the values that it came with.
     background : bool, optional
         Measure the background again in every round: the smooth part of image - reprojection. By default where
         preprocessing has subtracted one (``background`` in the series).
@@ -85,14 +85,14 @@ def reconstruct_refined(
     Raises
     ------
     InputError
-        If an option is off, or fewer than three tilts can be used.
+        If an option is off, a measured pixel is no finite number, or fewer than three tilts can be used.
     CapacityError
         If the volume does not fit in memory.
 
     Warns
     -----
     AetdistWarning
-        Naming the tilts that are left out or keep their values; and if R did not fall, in which case all angles and
+        Naming the tilts that are left out; and if R did not fall, in which case all angles and
         shifts are those of the start.
 
     Notes

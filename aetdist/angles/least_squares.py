@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from ..errors import InputError
 from ._kernels import MARGIN, PARAMETERS, normal_equations
 from .model import Model
 
@@ -78,6 +79,11 @@ def fit_tilts(
     -------
     Fit
 
+    Raises
+    ------
+    InputError
+        If the volume holds NaN or infinite voxels.
+
     Notes
     -----
     Minimises sum (I - s P(R, d))^2 over w (R becomes exp(w x) R), d and s; a step is taken only if the sum falls.
@@ -89,6 +95,8 @@ def fit_tilts(
     matrices, shifts = np.array(matrices, dtype=np.float64), np.array(shifts, dtype=np.float64)
     inside = _without_border(masks)
     seen, heights, starts = model.predict(matrices, shifts)
+    if not np.isfinite(seen).all():
+        raise InputError("The volume holds NaN or infinite voxels; give finite numbers.")
     before = [_agreement(images[t], seen[t], inside[t]) for t in range(n)]
     after = list(before)
     brightness = np.array([_brightness(images[t], seen[t], inside[t]) for t in range(n)])

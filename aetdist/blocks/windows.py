@@ -124,7 +124,10 @@ def run_tasks(function: Callable[..., Any], items: Iterable[Any], *arguments: An
 def share(value: Any) -> Any:
     """A value that many tasks take: sent to every worker once, where there is a Dask client."""
     client = current_client()
-    return value if client is None else client.scatter(value, broadcast=True)
+    if client is None:
+        return value
+    # hash=False: equal data that an earlier call shared must not be released together with these.
+    return client.scatter([value], broadcast=True, hash=False)[0]
 
 
 def current_client() -> Any:

@@ -165,6 +165,7 @@ def test_reconstruct_refined__a_film(client: Any) -> None:
     [
         ({"model": "spheres"}, "model came as 'spheres'"),
         ({"rounds": 0}, "iterations came as 0"),
+        ({"rounds": "many"}, "iterations came as many"),
         ({"round_iterations": 0}, "round_iterations came as 0"),
         ({"folds": 0}, "folds as 0"),
         ({"tolerance": -1.0}, "tolerance as -1"),
@@ -175,6 +176,29 @@ def test_reconstruct_refined__a_film(client: Any) -> None:
 def test_reconstruct_refined__refuses(particle: tuple[xr.Dataset, Any], options: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=match):
         reconstruct_refined(particle[0], **options)
+
+
+def test_reconstruct_refined__refuses_pixels_that_are_no_numbers(particle: tuple[xr.Dataset, Any]) -> None:
+    spoilt = particle[0].copy(deep=True)
+    spoilt["images"][3, 20, 20] = np.nan
+    with pytest.raises(InputError, match="NaN or infinite pixels inside the mask"):
+        reconstruct_refined(spoilt)
+    spoilt["mask"][3, 20, 20] = False
+    assert reconstruct_refined(spoilt, rounds=1).corrections["used"].all()
+
+
+def test_reconstruct_refined__a_tilt_whose_angle_is_far_off_is_found_by_a_scan_or_left_out(
+    particle: tuple[xr.Dataset, Any],
+) -> None:
+    series, truth = particle
+    wrong = series.copy(deep=True)
+    wrong["angles"][8, 1] += 5.0
+    with pytest.warns(AetdistWarning, match=r"8 \(moved too far\)"):
+        left_out = reconstruct_refined(wrong).corrections
+    assert np.flatnonzero(~left_out["used"].values).tolist() == [8]
+    scanned = reconstruct_refined(wrong, search=6.0, increment=1.5, maximum_angle=8.0).corrections
+    assert scanned["used"].all()
+    assert errors(scanned["angles"].values, scanned["shift"].values, truth)[0] < 0.2
 
 
 # -- the stage ---------------------------------------------------------------------------------------

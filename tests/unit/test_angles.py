@@ -270,12 +270,13 @@ def test_refine_angles__tilts_of_nothing_and_of_another_object_are_left_out(
     assert np.abs(rotation_between(true, turned)[~left]).max() < 0.2
 
 
-def test_refine_angles__a_tilt_that_would_move_too_far_stays(series: xr.Dataset, volume: xr.DataArray) -> None:
+def test_refine_angles__a_tilt_that_would_move_too_far_is_left_out(series: xr.Dataset, volume: xr.DataArray) -> None:
     moved = series.copy(deep=True)
     moved["images"][6] = np.roll(moved["images"].values[6], 5, axis=1)
     with pytest.warns(AetdistWarning, match=r"6 \(moved too far\)"):
         found = refine_angles(moved, volume, maximum_shift=3.0)
-    assert found["used"].values[6] and (found["shift"].values[6] == 0).all()
+    assert not found["used"].values[6] and (found["shift"].values[6] == 0).all()
+    np.testing.assert_allclose(found["angles"].values[6], series["angles"].values[6], atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -292,6 +293,12 @@ def test_refine_angles__a_tilt_that_would_move_too_far_stays(series: xr.Dataset,
 def test_refine_angles__refuses(series: xr.Dataset, volume: xr.DataArray, options: dict, match: str) -> None:
     with pytest.raises(InputError, match=match):
         refine_angles(series, volume, **options)
+
+
+def test_refine_angles__refuses_a_volume_that_is_no_number(series: xr.Dataset, volume: xr.DataArray) -> None:
+    for spoilt in (volume.where(volume["x"] < 3), volume.where(volume["x"] < 3).chunk(y=20)):
+        with pytest.raises(InputError, match="holds NaN"):
+            refine_angles(series, spoilt, search=0)
 
 
 def test_refine_angles__refuses_voxels_of_another_size(series: xr.Dataset, volume: xr.DataArray) -> None:
