@@ -3,31 +3,24 @@
 A tilt series is imported, raw or aligned (`import_series`), or simulated (`simulate`); the volume is reconstructed in
 one piece (`reconstruct`) or from local volumes (`scan`); atoms are traced in it (`trace`) and written
 for other programs (`export`). `run` does what an experiment file asks for and is not done yet. Every
-stage is checked, compared with the record of what the store holds, computed if that is stale, and written.
+stage (`_stages`) is checked, compared with the record of what the store holds, computed if that is stale, and written.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import xarray as xr
 
 from ._exports import export_stale, stale_files, write_file
 from ._forward import project, simulate
 from ._records import (
     ATOMS,
-    PREPROCESSED,
-    RAW,
     READS,
-    REFINED,
     SERIES,
-    TILTS,
     VOLUME,
-    describe_alignment,
     describe_group,
     expected_records,
     import_record,
@@ -36,20 +29,17 @@ from ._records import (
     stopping,
     written_group,
 )
-from ._usage import accounted, current_client
+from ._stages import STAGES, import_files
+from ._usage import accounted
 from .errors import InputError
-from .experiment import Experiment, accepted_keywords, checked_keywords, default_config, read_experiment
+from .experiment import Experiment, checked_keywords, default_config, read_experiment
 from .io import (
     Record,
     Store,
-    begun,
     describe_groups,
-    open_dataset,
     store_errors,
-    write_blocks,
 )
 from .io.hierarchy import attributes_of
-from .progress import report
 
 log = logging.getLogger(__name__)
 
@@ -70,148 +60,6 @@ __all__ = [
     "simulate",
     "trace",
 ]
-
-
-#: Arrays that a reconstruction takes from a group of the store, where a keyword names one: the variable there.
-NAMED = {"support": "support", "start": "density"}
-
-
-# -- the stages, in the order of the experiment ------------------------------------------------------
-
-
-def _import(store: Store, keywords: dict[str, Any], record: Record, group: str) -> None:
-    """Frames as the microscope wrote them, or images and mask of an aligned series; one chunk per tilt."""
-    from .acquisition import import_acquisition
-    from .tilt_series import import_tilt_series
-
-    read = import_acquisition if group == RAW else import_tilt_series
-    accepted = accepted_keywords("import", keywords, read)
-    store.write(group, read(**accepted), record=record, chunks={"tilt": 1})
-
-
-def _preprocess(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
-    """Frames registered, corrected and summed in one resampling, denoised, without background; resumed per tilt."""
-    from .preprocess import correct_frames, preprocess_acquisition, warn_of_images
-    from .simulate import nanoparticle
-
-    raw, found = store.read(RAW), begun(store, PREPROCESSED, record)
-    if found is None:
-        make_atoms = functools.partial(nanoparticle, seed=keywords["seed"])
-        series = preprocess_acquisition(raw, **keywords, make_atoms=make_atoms)
-    else:
-        series = correct_frames(raw, found)
-    computed = write_blocks(store, PREPROCESSED, series, record=record, dim="tilt")
-    warn_of_images(store.read(PREPROCESSED))
-    return {"n_tilts_computed": computed}
-
-
-def _align(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
-    """Images where they belong: made again from the raw frames, where the store has them; resumed per tilt."""
-    from .align import align_tilt_series, apply_alignment
-    from .preprocess import correct_frames
-
-    imported = PREPROCESSED not in store.groups()
-    found = align_tilt_series(store.read(TILTS if imported else PREPROCESSED), **keywords).compute()
-    if imported:
-        if found.attrs["already_aligned"]:
-            return {"state": "left as it is", **describe_alignment(found)}
-        store.rename(TILTS, PREPROCESSED)
-    series = store.read(PREPROCESSED)
-    remake = None
-    if "frame_shift" in series and RAW in store.groups():
-        remake = functools.partial(correct_frames, store.read(RAW), series)
-    computed = write_blocks(store, TILTS, apply_alignment(series, found, remake=remake), record=record, dim="tilt")
-    return {"n_tilts_computed": computed}
-
-
-def _refine_angles(store: Store, keywords: dict[str, Any], record: Record) -> Summary | None:
-    """Angles and shifts that match the reprojections, round by round, in one piece or over the scanned film."""
-    from .angles import apply_refinement
-    from .film_refinement import refine_scan
-    from .refinement import reconstruct_refined, without_background
-
-    series = store.read(TILTS)
-    remake = _remake(store, series)
-    if keywords["window"] is not None:
-        return refine_scan(store, remake=remake, **accepted_keywords("refine-angles", keywords, refine_scan))
-    accepted = accepted_keywords("refine-angles", keywords, reconstruct_refined)
-    refined = reconstruct_refined(series, **accepted)
-    done = apply_refinement(series, refined.corrections, remake)
-    if refined.corrections.attrs["background"]:
-        done = without_background(done, refined.volume)
-    store.write(REFINED, done, record=record, chunks={"tilt": 1})
-    return None
-
-
-def _remake(store: Store, series: xr.Dataset) -> Callable[..., xr.Dataset]:
-    """How the images of an aligned series are made with another shift: from the raw frames, where there are any."""
-    from .align import shift_images
-    from .preprocess import correct_frames
-
-    if "shift" not in series or PREPROCESSED not in store.groups():
-        return functools.partial(shift_images, series)
-    before = store.read(PREPROCESSED)
-    if "frame_shift" in before and RAW in store.groups():
-        return functools.partial(correct_frames, store.read(RAW), before)
-    return functools.partial(shift_images, before)
-
-
-def _reconstruct(store: Store, keywords: dict[str, Any], record: Record) -> Summary | None:
-    """The whole volume at once, in one task, or in slabs that the workers keep."""
-    if keywords["slabs"] is not None:
-        from .reconstruct import reconstruct_slabs
-
-        accepted = accepted_keywords("reconstruct", keywords, reconstruct_slabs)
-        return reconstruct_slabs(store, series=next(iter(record.inputs)), **accepted)
-    for key, variable in NAMED.items():  # refused before a worker starts on it
-        if isinstance(keywords[key], str) and variable not in store.read(keywords[key]):
-            raise InputError(f"{key} = {keywords[key]!r} came, a group without {variable}; name one that has it.")
-    path, group = str(store.path), next(iter(record.inputs))
-    client = current_client()
-    volume = (
-        _reconstruct_task(path, group, keywords)
-        if client is None
-        else client.submit(_reconstruct_task, path, group, keywords, pure=False).result()
-    )
-    store.write(VOLUME, volume, record=record)
-    return None
-
-
-def _reconstruct_task(path: str, group: str, keywords: dict[str, Any]) -> xr.Dataset:
-    from .reconstruct import reconstruct_resire
-
-    def on_iteration(done: int, _: float) -> None:
-        report(done, keywords["iterations"], "iterations")
-
-    accepted = accepted_keywords("reconstruct", keywords, reconstruct_resire)
-    for key, variable in NAMED.items():
-        if isinstance(accepted.get(key), str):
-            accepted[key] = open_dataset(path, accepted[key])[variable].load()
-    return reconstruct_resire(open_dataset(path, group).load(), **{**accepted, "on_iteration": on_iteration})
-
-
-def _scan(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
-    """Local volumes, one task each, stitched; goes on where a killed run stopped."""
-    from .reconstruct import reconstruct_scan
-
-    return reconstruct_scan(store, series=next(iter(record.inputs)), **keywords)
-
-
-def _trace(store: Store, keywords: dict[str, Any], record: Record) -> None:
-    """Peaks of the volume that are atoms."""
-    from .trace import trace_atoms
-
-    store.write(ATOMS, trace_atoms(store.read(VOLUME), **keywords), record=record)
-
-
-STAGES: dict[str, Callable[[Store, dict[str, Any], Record], Summary | None]] = {
-    "preprocess": _preprocess,
-    "align": _align,
-    "refine-angles": _refine_angles,
-    "reconstruct": _reconstruct,
-    "scan": _scan,
-    "trace": _trace,
-}
 
 
 # -- the commands ------------------------------------------------------------------------------------
@@ -428,7 +276,7 @@ def _do(store: Store, name: str, keywords: dict[str, Any], record: Record, group
         return {**describe_group(store, group), **said, "state": "current"}
     log.info("%s: computing %s", name, group)
     with store_errors(store.path):
-        stage = functools.partial(_import, group=group) if name == "import" else STAGES[name]
+        stage = functools.partial(import_files, group=group) if name == "import" else STAGES[name]
         said = stage(store, keywords, record) or {}
     if "state" in said:
         return {**describe_group(store, group), **said}
