@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -67,15 +67,30 @@ class Model:
         whole = self.geometry(matrices, shifts)
         images = np.zeros((whole.n_tilts, *whole.detector_shape), np.float32)
         moments = np.zeros_like(images)
+        for projector, volume, where in self._parts(whole):
+            seen, height = projector.moments(volume)
+            images[where] += seen
+            moments[where] += height
+        return images, moments, whole.detector_start
+
+    def images(self, matrices: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+        """The images of `predict` alone, (tilt, y, x) float32."""
+        whole = self.geometry(matrices, shifts)
+        images = np.zeros((whole.n_tilts, *whole.detector_shape), np.float32)
+        for projector, volume, where in self._parts(whole):
+            images[where] += projector.forward(volume)
+        return images
+
+    def _parts(
+        self, whole: ParallelGeometry
+    ) -> Iterator[tuple[ParallelProjector, np.ndarray, tuple[slice, slice, slice]]]:
+        """Projectors of the slabs, the slabs, and the pixels that see them."""
         for first, end in pairwise(self.edges):
             part = whole.part((0, first, 0), (self.shape[0], end - first, self.shape[2]))
             rows, columns = part.footprint()
-            if rows.stop <= rows.start or columns.stop <= columns.start:
-                continue
-            seen, height = ParallelProjector(part.crop_detector(rows, columns)).moments(self.load(first, end))
-            images[:, rows, columns] += seen
-            moments[:, rows, columns] += height
-        return images, moments, whole.detector_start
+            if rows.stop > rows.start and columns.stop > columns.start:
+                projector = ParallelProjector(part.crop_detector(rows, columns))
+                yield projector, self.load(first, end), (slice(None), rows, columns)
 
 
 def model_in_memory(

@@ -47,15 +47,18 @@ def scan_rotations(
     compared at their best shifts. The tilt axis comes first, as its angle is what a stage gets wrong most.
     """
     masked = np.where(mask, image, np.nan)
-    steps = np.arange(-np.floor(search / increment), np.floor(search / increment) + 1) * increment
+    n = int(search / increment + 1e-9)
+    steps = np.concatenate([np.arange(-n, 0), np.arange(1, n + 1)]) * increment
+    highest, move = _registered(masked, model.images(matrix[None], shift[None])[0], maximum_shift)
+    shift = shift + move
     for axis in (1, 0, 2):
         turns = Rotation.from_rotvec(np.outer(steps, np.eye(3)[axis]), degrees=True).as_matrix()
         candidates = turns @ matrix
-        seen, _, _ = model.predict(candidates, np.tile(shift, (len(steps), 1)))
+        seen = model.images(candidates, np.tile(shift, (len(steps), 1)))
         found = [_registered(masked, candidate, maximum_shift) for candidate in seen]
-        best = int(np.argmax([correlation for correlation, _ in found]))
-        if np.isfinite(found[best][0]):
-            matrix, shift = candidates[best], shift + found[best][1]
+        best = int(np.argmax([correlation for correlation, _ in found])) if found else 0
+        if found and found[best][0] > highest:
+            highest, matrix, shift = found[best][0], candidates[best], shift + found[best][1]
     return matrix, shift
 
 
