@@ -26,6 +26,10 @@ _QUIET = 1.5
 _DARKEST, _ROUGH = 0.02, 0.5
 """Part of the field where the search for bare regions starts; part of the image's rms at which regions are no quieter
 than the film. Chosen on five simulated films whose holes cover 0 to 20 % of the field."""
+_HAZE = 2.0
+"""Deviations of the bare regions that a surface must rise above the constant to count by half: film that hides in them
+makes slopes too steep. On two simulated films with three holes (seeds that are not reported) the background was 0.75
+and 0.74 counts rms off so, 0.83 and 0.79 without, 0.77 and 0.81 with the constant alone."""
 _SURFACES = (("constant", 1, 0), ("plane", 3, 5), ("quadratic", 6, 7))
 """Name, terms, and sectors into which the bare regions have to reach."""
 
@@ -256,7 +260,9 @@ def film_background(
     it: film can only be brighter. "auto" takes the surface of least BIC, n ln(mean square) + k ln(n), n
     being the number of patches of independent noise that are bare under the largest surface, among those
     whose bare regions reach into enough of the field's 3 x 3 sectors (a plane needs 5, a quadratic 7) and
-    are as quiet as those of the constant: a surface that bends up to the film takes its atoms for bare. Where no
+    are as quiet as those of the constant: a surface that bends up to the film takes its atoms for bare. Of its rise r
+    above the constant the part r^2 / (r^2 + (2 s)^2) is taken, r in the quadratic mean and s the deviation of its bare
+    regions, in which some film hides. Where no
     surface finds regions quieter than half of the image's rms, there are none that are bare (a hole is closed at a
     high tilt): the darkest fiftieth of the image gives a constant, and the film keeps its shape.
 
@@ -287,7 +293,10 @@ def film_background(
         return float(n * np.log(max(square, 1e-30)) + terms[name] * np.log(n))
 
     chosen = min(fits, key=criterion)
-    return fits[chosen][0], chosen
+    level = fits["constant"][0]
+    rise = fits[chosen][0] - level
+    square = float((rise**2).mean())
+    return level + square / (square + (_HAZE * spread[chosen]) ** 2 + 1e-30) * rise, chosen
 
 
 def _fit_bare(smooth: np.ndarray, measured: np.ndarray, terms: int) -> tuple[np.ndarray, np.ndarray]:

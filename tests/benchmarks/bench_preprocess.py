@@ -90,7 +90,7 @@ def noisy_series(tilts: int, size: int) -> xr.Dataset:
     return xr.Dataset(
         {
             "images": (dims, da.from_array(noisy.astype(np.float32), chunks=(1, -1, -1))),
-            "mask": (dims, np.ones(noisy.shape, bool)),
+            "mask": (dims, da.ones(noisy.shape, bool, chunks=(1, -1, -1))),
             "angles": (("tilt", "euler"), euler_from_tilts(np.linspace(-60, 60, tilts))),
         },
         {"y": axis, "x": axis},
@@ -105,8 +105,13 @@ def make_denoising(tilts: int, size: int) -> Any:
 
 def denoising(tilts: int, size: int, rounds: int) -> dict[str, Any]:
     """BM3D over tilts: two workers over one, and what two copies of half of the work gain."""
-    lazy = denoise(noisy_series(tilts, size), NOISE)[["images"]]
+    series = noisy_series(tilts, size)
     with ExitStack() as stack:
+        # As in an experiment, every tilt is read on its own: an array in the graph would hold its tasks to one worker.
+        path = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "images.zarr")
+        da.to_zarr(series["images"].data, path)
+        series["images"] = (series["images"].dims, da.from_zarr(path))
+        lazy = denoise(series, NOISE)[["images"]]
         one, two = (stack.enter_context(local_client(n)) for n in (1, 2))
         copies = stack.enter_context(Copies([(make_denoising, (max(1, tilts // 2), size))] * 2))
         walls = []

@@ -252,7 +252,7 @@ def show_steps(title: str, rows: dict[str, tuple[float, float]]) -> None:
     """Print how the images agree with the clean ones after every step."""
     print(f"\n{title:<62}correlation   difference (%)")
     for name, (correlation, difference) in rows.items():
-        print(f"  {name:<60}{correlation:11.5f}{difference:15.2f}")
+        print(f"  {name:<60}{correlation:12.6f}{difference:14.2f}")
 
 
 def show(title: str, rows: dict[str, float], limits: dict[str, float] | None = None) -> None:
