@@ -32,7 +32,7 @@ def test_preprocess__every_error_is_within_its_limit(judged: Any) -> None:
 
 
 def test_preprocess__images_come_nearer_to_the_clean_ones_with_every_step(judged: Any) -> None:
-    name, _, steps = judged
+    _, _, steps = judged
     correlation, difference = np.array(list(steps.values())).T
     *in_place, before, aligned = correlation
     rises = np.diff(in_place)
