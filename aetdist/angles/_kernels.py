@@ -112,6 +112,45 @@ def normal_equations(image, mask, model, moment, start, scale):
 
 
 @njit
+def local_maxima(volume, reach, least):
+    """Voxels that no other one within a cube around them exceeds.
+
+    Parameters
+    ----------
+    volume : float32 (n0, n1, n2)
+    reach : int
+        Voxels of the cube on either side. Those of the volume's own faces are no maxima.
+    least : float
+        What they have to exceed.
+
+    Returns
+    -------
+    list of (int, int, int)
+    """
+    n0, n1, n2 = volume.shape
+    found = []
+    for i in range(1, n0 - 1):
+        for j in range(1, n1 - 1):
+            for k in range(1, n2 - 1):
+                value = volume[i, j, k]
+                if value > least and value >= volume[i, j, k - 1] and value >= volume[i, j, k + 1]:
+                    if _highest(volume, i, j, k, reach):
+                        found.append((i, j, k))
+    return found
+
+
+@njit
+def _highest(volume, i, j, k, reach):
+    value = volume[i, j, k]
+    for a in range(max(0, i - reach), min(volume.shape[0], i + reach + 1)):
+        for b in range(max(0, j - reach), min(volume.shape[1], j + reach + 1)):
+            for c in range(max(0, k - reach), min(volume.shape[2], k + reach + 1)):
+                if volume[a, b, c] > value:
+                    return False
+    return True
+
+
+@njit
 def fit_peaks(difference, positions, heights, width, reach, largest_step):
     """Move every Gaussian to where it explains more of what a volume holds beyond all of them.
 
@@ -133,27 +172,41 @@ def fit_peaks(difference, positions, heights, width, reach, largest_step):
     Notes
     -----
     A Gauss-Newton step for each peak on its own: with g the Gaussian, dh = sum D g / sum g^2 and
-    dx = sum D dg/dx / (h sum (dg/dx)^2). Overlapping neighbours are met by repeating it, by 0.7 of a step.
+    dx = sum D dg/dx / (h sum (dg/dx)^2). Overlapping neighbours are met by repeating it, by 0.7 of a step. g is a
+    product of three rows, so that the sums over a cube are made row by row.
     """
+    start, end = np.empty(3, np.int64), np.empty(3, np.int64)
+    apart, row = np.empty((3, 2 * reach + 1)), np.empty((3, 2 * reach + 1))  # distance from the peak; Gaussian
     for a in range(len(heights)):
-        c0, c1, c2 = round(positions[a, 0]), round(positions[a, 1]), round(positions[a, 2])
-        height, square, bend = 0.0, 0.0, 0.0
-        along = np.zeros(3)
-        for i in range(max(0, c0 - reach), min(difference.shape[0], c0 + reach + 1)):
-            for j in range(max(0, c1 - reach), min(difference.shape[1], c1 + reach + 1)):
-                for k in range(max(0, c2 - reach), min(difference.shape[2], c2 + reach + 1)):
-                    d0, d1, d2 = i - positions[a, 0], j - positions[a, 1], k - positions[a, 2]
-                    r2 = d0 * d0 + d1 * d1 + d2 * d2
-                    g = np.exp(-r2 / (2.0 * width * width))
-                    weighed = difference[i, j, k] * g
-                    height += weighed
-                    square += g * g
-                    bend += g * g * r2
-                    along[0] += weighed * d0
-                    along[1] += weighed * d1
-                    along[2] += weighed * d2
+        square, bend = 1.0, 0.0  # sums of g^2 and of g^2 r^2
+        for axis in range(3):
+            centre = round(positions[a, axis])
+            start[axis] = max(0, centre - reach)
+            end[axis] = min(difference.shape[axis], centre + reach + 1)
+            squares, bends = 0.0, 0.0
+            for i in range(end[axis] - start[axis]):
+                d = start[axis] + i - positions[a, axis]
+                g = np.exp(-d * d / (2.0 * width * width))
+                apart[axis, i], row[axis, i] = d, g
+                squares += g * g
+                bends += g * g * d * d
+            bend = bend * squares + square * bends
+            square *= squares
         if square == 0.0:
             continue
+        height, along = 0.0, np.zeros(3)  # sums of D g and of D g (x - position)
+        for i in range(end[0] - start[0]):
+            for j in range(end[1] - start[1]):
+                line, slope = 0.0, 0.0
+                for k in range(end[2] - start[2]):
+                    weighed = difference[start[0] + i, start[1] + j, start[2] + k] * row[2, k]
+                    line += weighed
+                    slope += weighed * apart[2, k]
+                both = row[0, i] * row[1, j]
+                height += both * line
+                along[0] += both * line * apart[0, i]
+                along[1] += both * line * apart[1, j]
+                along[2] += both * slope
         slope = max(heights[a], 1e-12) * bend / (3.0 * width * width)  # h sum (dg/dx)^2 width^2
         for axis in range(3):
             step = 0.7 * along[axis] / slope if slope > 0.0 else 0.0

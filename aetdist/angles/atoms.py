@@ -10,7 +10,7 @@ from scipy import ndimage
 from ..geometry import ParallelGeometry
 from ..project import ParallelProjector
 from ..project._atom_kernels import add_rendered_atoms
-from ._kernels import fit_peaks
+from ._kernels import fit_peaks, local_maxima
 from .model import as_volume
 
 _SMOOTHING = 0.8  # voxels, before peaks are looked for
@@ -72,10 +72,7 @@ def find_atoms(memory: np.ndarray) -> Atoms:
 def _peaks(memory: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Places (peak, 3) in voxels, heights and width of the local maxima that are high enough."""
     smooth = ndimage.gaussian_filter(memory, _SMOOTHING)
-    peaks = (ndimage.maximum_filter(smooth, 2 * _APART + 1) == smooth) & (smooth > least)
-    for axis in range(3):  # a peak needs neighbours on either side
-        np.moveaxis(peaks, axis, 0)[[0, -1]] = False
-    places = np.argwhere(peaks)
+    places = np.array(local_maxima(smooth, _APART, least), dtype=np.intp).reshape(-1, 3)
     heights = smooth[tuple(places.T)].astype(np.float64)
     if not len(places):
         return np.zeros((0, 3)), heights, 1.0

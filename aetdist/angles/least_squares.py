@@ -98,7 +98,7 @@ def fit_tilts(
     if not np.isfinite(seen).all():
         raise InputError("The volume holds NaN or infinite voxels; give finite numbers.")
     before = [_agreement(images[t], seen[t], inside[t]) for t in range(n)]
-    after = list(before)
+    shown = list(seen)
     brightness = np.array([_brightness(images[t], seen[t], inside[t]) for t in range(n)])
     sums = [normal_equations(images[t], masks[t], seen[t], heights[t], starts[t], brightness[t]) for t in range(n)]
     damping, going, settled = np.full(n, _DAMPING), np.ones(n, bool), np.zeros(n, bool)
@@ -118,13 +118,14 @@ def fit_tilts(
             if found[2] < sums[t][2]:
                 settled[t] = small[k] or sums[t][2] - found[2] <= _SETTLED * sums[t][2]
                 matrices[t], shifts[t], brightness[t], sums[t] = turned[k], moved[k], brighter[k], found
-                after[t] = _agreement(images[t], seen[k], inside[t])
+                shown[t] = seen[k]
                 damping[t] /= 10
             else:
                 damping[t] *= 10
                 promised = steps[k] @ sums[t][1]
                 settled[t] = small[k] or damping[t] > _LARGEST_DAMPING or promised < _ROUGHNESS * sums[t][2]
             going[t] = not settled[t]
+    after = [_agreement(images[t], shown[t], inside[t]) for t in range(n)]
     covariance = np.stack([_covariance(matrix, scatter) for matrix, _, _, scatter in sums])
     both = np.stack([before, after], axis=2)  # (tilt, measure, before or after)
     return Fit(matrices, shifts, brightness, covariance, both[:, 0], both[:, 1], settled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..errors import AetdistWarning, InputError
 from ..geometry import euler_from_matrices, grid_step, matrices_from_euler
 from ..schema import AXES, EULER, TILT_SERIES, VOLUME, check
 from .flags import NOT_MEASURED, unlike_the_others
-from .gauge import remove_common_motion
+from .gauge import pinned
 from .least_squares import Fit, fit_tilts
 from .model import kernel_memory, model_of
 from .search import scan_rotations
@@ -67,7 +68,8 @@ def refine_angles(
     Raises
     ------
     InputError
-        If the voxels are not as large as the pixels, fewer than three tilts can be used, or an option is off.
+        If the voxels are not as large as the pixels, a measured pixel or a voxel is no finite number, fewer than three
+        tilts can be used, or an option is off.
 
     Warns
     -----
@@ -186,6 +188,12 @@ def _refine_group(
     series = series.compute(scheduler="synchronous")
     images, masks = series["images"].values.astype(np.float32), series["mask"].values
     model = model_of(source, first, detector, corner)
+    spoilt = (masks & ~np.isfinite(images)).any(axis=(1, 2))
+    if spoilt.any():
+        raise InputError(
+            f"Tilt {int(series['tilt'].values[spoilt.argmax()])} holds NaN or infinite pixels inside its mask; set the "
+            "mask False there (import with --mask nan), or leave the tilt out."
+        )
     usable = measured_tilts(images, masks)
     images = np.where(masks, images, 0.0).astype(np.float32)
     matrices, shifts = matrices.copy(), np.zeros((len(images), 2))
@@ -228,21 +236,16 @@ def _result(
     other = unlike_the_others(fit.correlation[:, 1], flags == "")
     flags[other] = "unlike the reprojection"
     used = flags == ""
-    if used.sum() < 3:
-        raise InputError(
-            f"{int(used.sum())} of {len(used)} tilts can be used; needed are at least three: check images and mask, or "
-            "leave fewer tilts out."
-        )
+    _require_three(used, flags)
     keep = used & ~fit.settled
     flags[keep] = "did not converge"
-    matrices, shifts = fit.matrices.copy(), fit.shifts.copy()
-    matrices, shifts = remove_common_motion(matrices, shifts, start, used=used & ~keep)
-    turned = rotation_between(start, matrices)
-    far = used & (
-        (np.linalg.norm(turned, axis=1) > maximum_angle) | (np.abs(shifts).max(axis=1, initial=0.0) > maximum_shift)
+    matrices, shifts, far = pinned(
+        fit.matrices, fit.shifts, start, used, ~keep, maximum_angle=maximum_angle, maximum_shift=maximum_shift
     )
+    turned = rotation_between(start, matrices)
     flags[far] = "moved too far"
     used &= ~far
+    _require_three(used, flags)
     still = ~used | keep
     matrices[still], shifts[still], turned[still] = start[still], 0.0, 0.0
     _warn(series, flags)
@@ -251,6 +254,15 @@ def _result(
         r_factor=(("tilt", "moment"), fit.r_factor, {"units": "1"}),
         moment=["before", "after"],
     )
+
+
+def _require_three(used: np.ndarray, flags: np.ndarray) -> None:
+    if used.sum() < 3:
+        reasons = ", ".join(f"{n} {what}" for what, n in Counter(flags[~used].tolist()).items())
+        raise InputError(
+            f"{int(used.sum())} of {len(used)} tilts can be used ({reasons or 'there are no more'}); needed are at "
+            "least three: check images, mask and volume, or leave fewer tilts out."
+        )
 
 
 def corrections_dataset(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from aetdist.angles._kernels import BLOCK, MARGIN, PARAMETERS, normal_equations
+from aetdist.angles._kernels import BLOCK, MARGIN, PARAMETERS, fit_peaks, local_maxima, normal_equations
+from aetdist.angles.model import kernel_memory, model_in_memory
 from aetdist.geometry import ParallelGeometry, euler_from_matrices, matrices_from_euler
 from aetdist.project import ParallelProjector
 from aetdist.project.atoms import project_atoms, render_atoms
@@ -57,3 +59,45 @@ def test_normal_equations__are_those_of_exact_derivatives_by_finite_differences(
     np.add.at(parts, rows // BLOCK * 7 + cols // BLOCK, j * r[:, None])
     expected = parts.T @ parts
     assert np.abs((scatter - expected) / np.sqrt(np.outer(np.diag(expected), np.diag(expected)))).max() < 0.06
+
+
+def test_local_maxima__are_those_of_a_maximum_filter() -> None:
+    """Ties and voxels near a face too; none on a face."""
+    volume = np.random.default_rng(0).integers(0, 40, (19, 23, 17)).astype(np.float32)
+    for reach, least in ((1, 0.0), (2, 30.0)):
+        expected = (ndimage.maximum_filter(volume, 2 * reach + 1) == volume) & (volume > least)
+        expected[[0, -1]] = expected[:, [0, -1]] = expected[:, :, [0, -1]] = False
+        found = local_maxima(volume, reach, least)
+        assert len(found) > 5 and np.array_equal(found, np.argwhere(expected))
+    assert len(local_maxima(np.zeros((8, 8, 8), np.float32), 1, 0.0)) == 0
+
+
+def test_fit_peaks__makes_the_step_of_its_formula() -> None:
+    """Voxel by voxel, for peaks inside, at a face and beyond it."""
+    random = np.random.default_rng(1)
+    difference = random.normal(0.0, 1.0, (14, 15, 16)).astype(np.float32)
+    positions = np.array([[6.3, 7.1, 8.6], [0.2, 14.1, 3.5], [40.0, 3.0, 3.0]])
+    heights, width, reach = np.array([5.0, 3.0, 1.0]), 1.3, 3
+    grid = np.stack(np.meshgrid(*map(np.arange, difference.shape), indexing="ij"), axis=-1)
+    expected = []
+    for p, h in zip(positions, heights, strict=True):
+        cube = (np.abs(grid - np.round(p)) <= reach).all(axis=-1)
+        d, values = (grid - p)[cube], difference[cube].astype(np.float64)
+        g = np.exp(-(d**2).sum(axis=1) / (2 * width**2))
+        if not cube.any():
+            expected.append([*p, h])
+            continue
+        slope = h * (g**2 * (d**2).sum(axis=1)).sum() / (3 * width**2)
+        step = np.clip(0.7 * (values * g) @ d / slope, -0.1, 0.1)
+        expected.append([*(p + step), max(0.0, h + 0.7 * (values @ g) / (g @ g))])
+    fit_peaks(difference, positions, heights, width, reach, 0.1)
+    np.testing.assert_allclose(np.column_stack([positions, heights]), expected, rtol=1e-12)
+
+
+def test_model__projects_what_it_predicts() -> None:
+    random = np.random.default_rng(2)
+    volume = random.random((12, 14, 10)).astype(np.float32)
+    model = model_in_memory(kernel_memory(volume), (-6.0, -7.0, -5.0), (16, 18), (-8.0, -9.0))
+    matrices = matrices_from_euler([[1.0, -50.0, 2.0], [0.0, 30.0, 0.0]])
+    shifts = random.normal(0.0, 1.0, (2, 2))
+    assert np.array_equal(model.images(matrices, shifts), model.predict(matrices, shifts)[0])
