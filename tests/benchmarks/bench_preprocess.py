@@ -90,7 +90,7 @@ def noisy_series(tilts: int, size: int) -> xr.Dataset:
     return xr.Dataset(
         {
             "images": (dims, da.from_array(noisy.astype(np.float32), chunks=(1, -1, -1))),
-            "mask": (dims, da.ones(noisy.shape, bool, chunks=(1, -1, -1))),
+            "mask": (dims, da.ones(noisy.shape, dtype=bool, chunks=(1, -1, -1))),
             "angles": (("tilt", "euler"), euler_from_tilts(np.linspace(-60, 60, tilts))),
         },
         {"y": axis, "x": axis},
