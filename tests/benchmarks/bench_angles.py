@@ -126,7 +126,7 @@ def main() -> None:
     figures = {
         "machine": machine(),
         **costs(options.size, options.tilts),
-        "workers": workers(options.size // 2, options.tilts, options.rounds),
+        "workers": workers(options.size, options.tilts, options.rounds),
     }
     print(json.dumps(figures, indent=1))
 
