@@ -1,0 +1,1 @@
+def refine_atoms(): pass
