@@ -231,7 +231,7 @@ def _convert_one(value: Any, option: Any, exact: bool) -> Any:
                 raise TypeError
             return tuple(_convert(item, part) for item, part in zip(value, arguments, strict=True))
         return tuple(_convert(item, arguments[0]) if arguments else item for item in value)
-    elif isinstance(origin, type) and isinstance(value, origin):
+    elif isinstance(origin, type) and isinstance(value, origin) and not isinstance(value, str):  # no list of letters
         return value
     elif origin is collections.abc.Callable and callable(value):
         return value
