@@ -39,6 +39,14 @@ class Free:
                 shared[:, column] = np.bincount(labels, gradient[:, column])[labels]
         return shared
 
+    def dot(self, a: np.ndarray, b: np.ndarray) -> float:
+        """Inner product over the free parameters: one that several atoms share counts once."""
+        total = float(np.sum(a[:, :3] * b[:, :3]))
+        for column, labels in ((3, self.heights), (4, self.sigmas)):
+            if labels is not None:
+                total += float(np.sum(a[:, column] * b[:, column] / np.bincount(labels)[labels]))
+        return total
+
 
 class Descent(NamedTuple):
     """Where it ended.
@@ -107,21 +115,50 @@ def conjugate_gradients(
             break
         gradient = free.shared(gradient)
         step = -np.einsum("nij,nj->ni", inverse, gradient)
-        slope = _dot(gradient, step, free)
+        slope = free.dot(gradient, step)
         if direction is None or old is None:
             direction = step
         else:
-            beta = max(0.0, (slope - _dot(old, step, free)) / slope_before)
+            beta = max(0.0, (slope - free.dot(old, step)) / slope_before)
             direction = step + beta * direction
-            if _dot(gradient, direction, free) >= 0:
+            if free.dot(gradient, direction) >= 0:
                 direction = step
         old, slope_before = gradient, slope
         curved = sum(series.map(steepness, models[-1], direction))
         if not curved > 0:
             break
-        change = scale * -_dot(gradient, direction, free) / curved * direction
+        change = scale * -free.dot(gradient, direction) / curved * direction
         models.append(_bounded(models[-1], change, anchor, reach))
     return Descent(models[-1], np.array(r_factors), np.array(misfits))
+
+
+def steepest_descent(
+    series: Series,
+    model: Model,
+    free: Free,
+    iterations: int,
+    *,
+    anchor: np.ndarray | None = None,
+    reach: float = np.inf,
+) -> Descent:
+    """Computes: the model after some iterations of the paper's plain gradient descent with a fixed step.
+
+    Notes
+    -----
+    r <- r - g / c with c the mean of the largest second derivatives by atoms' positions (ln H, ln sigma likewise),
+    for all atoms the same; see `conjugate_gradients` for the arguments.
+    """
+    blocks = np.asarray(sum(series.map(bend, model)))
+    diagonal = np.einsum("nii->ni", blocks)
+    curvature = np.array([diagonal[:, :3].max(axis=1).mean()] * 3 + [diagonal[:, 3].mean(), diagonal[:, 4].mean()])
+    r_factors, misfits = [], []
+    for iteration in range(iterations + 1):
+        gradient, r_factor, misfit = judged(series, model)
+        r_factors.append(r_factor)
+        misfits.append(misfit)
+        if iteration < iterations:
+            model = _bounded(model, -free.shared(gradient) / curvature, anchor, reach)
+    return Descent(model, np.array(r_factors), np.array(misfits))
 
 
 def judged(series: Series, model: Model) -> tuple[np.ndarray, np.ndarray, float]:
@@ -159,16 +196,6 @@ def regular_inverse(blocks: np.ndarray) -> np.ndarray:
     scaled[:, np.arange(k), np.arange(k)] = 1.0 + _RIDGE
     inverse = np.linalg.inv(scaled) / root[:, :, None] / root[:, None, :]
     return np.where(there[:, :, None] & there[:, None, :], inverse, 0.0)
-
-
-def _dot(a: np.ndarray, b: np.ndarray, free: Free) -> float:
-    """Inner product over parameters: one that several atoms share counts once."""
-    total = float(np.sum(a[:, :3] * b[:, :3]))
-    for column, labels in ((3, free.heights), (4, free.sigmas)):
-        if labels is not None:
-            product = a[:, column] * b[:, column]
-            total += float(np.sum(product / np.bincount(labels)[labels]))
-    return total
 
 
 def _bounded(model: Model, change: np.ndarray, anchor: np.ndarray | None, reach: float) -> Model:

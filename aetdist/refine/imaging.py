@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ._kernels import push
-from .descent import judged
 from .tilts import Group, Model, Series, itself
 
 _BINS = 24
@@ -24,7 +23,7 @@ class Noise(NamedTuple):
     floor: float
 
 
-def fit_types(series: Series, model: Model, labels: np.ndarray, *, widths: bool = True, rounds: int = 3) -> Model:
+def fit_types(series: Series, model: Model, labels: np.ndarray, *, widths: bool = True, rounds: int = 2) -> Model:
     """Computes: heights and widths that all atoms of a type share, by Gauss-Newton steps.
 
     Parameters
@@ -179,15 +178,3 @@ def _squares(group: Group, model: Model, top: float) -> np.ndarray:
         for column, values in enumerate((None, predicted, residual**2)):
             sums[:, column] += np.bincount(number, values, _BINS)
     return sums
-
-
-def deviation(series: Series, model: Model) -> float:
-    """Sum w r^2 for every measured pixel: 1 where the noise is as it was thought and explains all residuals."""
-    parts = np.concatenate([part.misfit for part in series.map(_judge_only, model)])
-    return float(parts[:, 2].sum() / max(parts[:, 3].sum(), 1.0))
-
-
-def _judge_only(group: Group, model: Model):  # noqa: ANN202
-    from .tilts import judge
-
-    return judge(group, model)

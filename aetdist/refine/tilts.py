@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..blocks.windows import current_client, share
 from ._kernels import curvature, pull, push
 
 TILTS_PER_GROUP = 4  # the same for any number of workers: sums over groups come in one order
+_OUTSIDE = 0.1  # of what a pixel sees: where more of it is not refined, it does not count
 ROOT = np.sqrt(2.0 * np.pi)
 
 
@@ -169,15 +170,16 @@ class Series:
         self.groups = groups
 
     @classmethod
-    def of(cls, series: xr.Dataset, outside: Any = None) -> Series:
+    def of(cls, series: xr.Dataset, outside: Any = None, inside: Any = None) -> Series:
         """Cut a tilt series into groups; lazy images are read by the worker that keeps them.
 
         Parameters
         ----------
         series : xarray.Dataset
             TILT_SERIES with ``matrices`` and ``pixel_size``.
-        outside : array_like, shape (tilt, y, x), optional
-            What matter that is no atom shows; taken off the images.
+        outside, inside : array_like, shape (tilt, y, x), optional
+            What matter shows that is not refined, taken off the images, and that which is; pixels that see much of
+            the former do not count.
         """
         client = current_client()
         size = float(series["pixel_size"])
@@ -186,7 +188,8 @@ class Series:
         for first in range(0, series.sizes["tilt"], TILTS_PER_GROUP):
             some = slice(first, first + TILTS_PER_GROUP)
             numbers = np.arange(series.sizes["tilt"])[some]
-            parts = (series["images"].data[some], series["mask"].data[some], None if outside is None else outside[some])
+            parts: list[Any] = [series["images"].data[some], series["mask"].data[some]]
+            parts += [None if beside is None else beside[some] for beside in (outside, inside)]
             matrices = series["matrices"].values[some]
             if client is None:
                 groups.append(make_group(numbers, *parts, matrices, corner, size))
@@ -219,15 +222,17 @@ def make_group(
     images: Any,
     mask: Any,
     outside: Any,
+    inside: Any,
     matrices: np.ndarray,
     corner: np.ndarray,
     pixel_size: float,
 ) -> Group:
     """Images in memory; pixels that were not measured weigh nothing."""
     images = np.array(images, dtype=np.float32)
+    weights = np.array(mask, dtype=np.float32)
     if outside is not None:
-        images -= np.asarray(outside, dtype=np.float32)
-    weights = np.ascontiguousarray(mask, dtype=np.float32)
+        images -= np.asarray(outside)
+        weights[np.asarray(outside) > _OUTSIDE * (np.asarray(outside) + np.asarray(inside))] = 0.0
     images[weights == 0] = 0.0
     n = len(numbers)
     return Group(numbers, images, weights, np.ascontiguousarray(matrices), np.tile(corner, (n, 1)), np.ones(n), pixel_size)
@@ -235,8 +240,3 @@ def make_group(
 
 def _apply(function: Callable[..., Any], group: Group, arguments: tuple[Any, ...]) -> Any:
     return function(group, *arguments)
-
-
-def with_gains(group: Group, gains: np.ndarray) -> Group:
-    """The group with the brightness of its tilts among those of all."""
-    return replace(group, gains=gains[group.numbers])

@@ -36,8 +36,9 @@ class Mixture(NamedTuple):
         return np.asarray(np.argmax(np.log(self.parts) - np.log(self.spreads) - 0.5 * z, axis=1), dtype=np.int64)
 
 
-def mixture_of_types(heights: np.ndarray, types: np.ndarray, k: int) -> Mixture:
+def mixture_of_types(heights: np.ndarray, types: np.ndarray, k: int | None = None) -> Mixture:
     """The mixture of atoms whose types (0 ... k - 1) are given: medians, and spreads from median deviations."""
+    k = int(types.max()) + 1 if k is None else k
     parts, means, spreads = np.zeros(k), np.zeros(k), np.zeros(k)
     for kind in range(k):
         own = heights[types == kind] if (types == kind).any() else heights
