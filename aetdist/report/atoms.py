@@ -98,7 +98,7 @@ def draw_types_on_slices(
 
 @picture
 def draw_atom_refinement(atoms: xr.Dataset) -> Figure:
-    """Draw the R-factor of the atoms' projections after every iteration of their refinement.
+    """Draw the R-factor of the atoms' projections before their refinement and after every iteration of it.
 
     Parameters
     ----------
@@ -122,12 +122,12 @@ def draw_atom_refinement(atoms: xr.Dataset) -> Figure:
         raise InputError("These atoms hold no R-factor; refine records it.")
     figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(np.arange(1, len(r_factor) + 1), r_factor, "o-", markersize=3.5)
+    axes.plot(r_factor, "o-", markersize=3.5)
     finite = r_factor[np.isfinite(r_factor)]
     if finite.size:
         axes.set_ylim(0, 1.1 * max(float(finite.max()), 1e-12))
         axes.annotate(
-            f"{finite[-1]:.4f}", (np.flatnonzero(np.isfinite(r_factor))[-1] + 1, finite[-1]),
+            f"{finite[-1]:.4f}", (np.flatnonzero(np.isfinite(r_factor))[-1], finite[-1]),
             xytext=(0, 6), textcoords="offset points", ha="right", fontsize=9,
         )  # fmt: skip
     axes.set(xlabel="iteration", ylabel="R, mean over tilts")
