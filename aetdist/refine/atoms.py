@@ -160,7 +160,8 @@ def refine_atoms(
     if heights == "type":
         found = found.moved(fit_types(images, found.model, found.types, widths=widths == "type")[0])
     r_factors.append(r_factor(images, found.model, shape))
-    error = position_error(images, found.model, free, series.sizes["tilt"], seed)
+    frame = tilts.frame_variance(found.model.positions, float(series["pixel_size"]))
+    error = position_error(images, found.model, free, series.sizes["tilt"], seed, frame)
     report(steps, steps, "refinement")
     result = as_dataset(found, own, error, np.array(r_factors), images, shape)
     beside = differences(before, difference_map(images, found.model, shape), series) | tilts.found()
