@@ -19,7 +19,7 @@ from .imaging import fit_types
 from .inputs import beside_the_atoms, checked_atoms, checked_series
 from .motion import Tilts
 from .results import as_dataset, difference_map, differences, origin_of, r_factor, with_edits
-from .tails import Tails, without_tails
+from .tails import Tails
 from .tilts import Model, Series
 from .uncertainty import position_error
 
@@ -43,6 +43,8 @@ def refine_atoms(
     curation_rounds: int = 8,
     refine_tilts: bool = True,
     tails: bool = True,
+    background: float = 4.0,
+    prior: float = 0.15,
     minimum_distance: float = 1.4,
     maximum_move: float = 1.0,
     edits: str | Path | Sequence[Edit] | None = None,
@@ -75,6 +77,11 @@ def refine_atoms(
         Refine rotation, shift and brightness of every tilt too. The object as a whole does not move.
     tails : bool
         Fit how much of every atom's intensity the probe spreads wider than its Gaussian (twice and four times).
+    background : float
+        Angstrom. What is smoother than that and not predicted is taken off the images; 0 takes nothing off.
+    prior : float
+        Angstrom, standard deviation: how far atoms are expected from where they were traced. It counts only as far as
+        the model does not explain the images down to white noise.
     minimum_distance : float
         Angstrom. Atoms are not added nearer to each other than two thirds of it.
     maximum_move : float
@@ -128,13 +135,13 @@ def refine_atoms(
     model, _ = fit_types(images, Model(positions, np.ones(n), np.full(n, FIRST_SIGMA)), types, rounds=_FIRST_STEPS)
     r_factors = [r_factor(images, model)]
     before = difference_map(images, model)
-    tilts = Tilts(series, move=refine_tilts, noise=weights == "noise")
+    tilts = Tilts(series, move=refine_tilts, background=background, noise=weights == "noise")
     images = tilts.settled(images, model)
     found = Curated.start(model, types, origin_of(atoms))
     report(1, steps, "refinement")
     if curate:
         images, found = curate_atoms(
-            images, found, rounds=curation_rounds, minimum_distance=minimum_distance, reach=maximum_move
+            images, found, tilts, rounds=curation_rounds, minimum_distance=minimum_distance, reach=maximum_move, prior=prior
         )
         r_factors.append(r_factor(images, found.model))
         report(2, steps, "refinement")
@@ -146,15 +153,13 @@ def refine_atoms(
     shape = Tails.none(float(np.median(found.model.sigmas)) / float(series["pixel_size"])) if tails else None
     for part in np.array_split(np.arange(iterations), _ROUNDS):
         typed, shape = fit_types(images, found.model, found.types, widths=widths == "type", tails=shape)
-        if shape is not None:
-            images = images.changed(without_tails, typed, shape)
         model = typed if heights == "type" else found.model
-        images = tilts.settled(images, model)
-        descent = descend(images, model, free, len(part), anchor=found.model.positions, reach=maximum_move)
+        images = tilts.settled(images, typed, shape)
+        descent = descend(images, model, free, len(part), anchor=found.anchor, reach=maximum_move, prior=tilts.expected(prior))
         found = found.moved(descent.model)
         r_factors.append(r_factor(images, found.model, shape))
         report(len(r_factors) + curate, steps, "refinement")
-    images = tilts.settled(images, found.model)
+    images = tilts.settled(images, found.model, shape)
     own = conjugate_gradients(images, found.model, Free(False, numbers, None), _OWN_HEIGHTS).model.heights
     found = found.retyped(own)
     if heights == "type":

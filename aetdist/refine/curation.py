@@ -11,7 +11,8 @@ from scipy.spatial import cKDTree
 
 from .descent import Descent, Free, conjugate_gradients
 from .difference import Candidates, find_candidates
-from .imaging import fit_noise, fit_types
+from .imaging import fit_types
+from .motion import Tilts
 from .tilts import Model, Series
 from .types import Mixture, fit_mixture, mixture_of_types
 
@@ -37,6 +38,8 @@ class Curated:
         0 ... k - 1.
     origin : ndarray, shape (n,), object
         "traced", "added", "merged" or "edited".
+    anchor : ndarray, shape (n, 3), float64
+        Angstrom: where atoms were traced or added.
     mixture : Mixture
         Of the heights of all types.
     rejected : ndarray, float64
@@ -50,6 +53,7 @@ class Curated:
     model: Model
     types: np.ndarray
     origin: np.ndarray
+    anchor: np.ndarray
     mixture: Mixture
     rejected: np.ndarray
     counts: dict[str, int] = field(default_factory=dict)
@@ -58,11 +62,17 @@ class Curated:
     @classmethod
     def start(cls, model: Model, types: np.ndarray, origin: np.ndarray) -> Curated:
         """Atoms as they came."""
-        return cls(model, types, origin, mixture_of_types(model.heights, types), np.zeros(0))
+        return cls(model, types, origin, model.positions, mixture_of_types(model.heights, types), np.zeros(0))
 
     def select(self, which: np.ndarray) -> Curated:
         """Some of the atoms."""
-        return replace(self, model=self.model.select(which), types=self.types[which], origin=self.origin[which])
+        return replace(
+            self,
+            model=self.model.select(which),
+            types=self.types[which],
+            origin=self.origin[which],
+            anchor=self.anchor[which],
+        )
 
     def moved(self, model: Model) -> Curated:
         """The same atoms where a descent ended."""
@@ -79,6 +89,7 @@ class Curated:
             ),
             types=np.concatenate([self.types, self.mixture.types(new.heights)]),
             origin=np.concatenate([self.origin, np.full(n, "added", dtype=object)]),
+            anchor=np.concatenate([self.anchor, new.positions]),
         )
 
     def retyped(self, heights: np.ndarray) -> Curated:
@@ -95,7 +106,7 @@ class Curated:
 
 
 def curate_atoms(
-    images: Series, atoms: Curated, *, rounds: int, minimum_distance: float, reach: float
+    images: Series, atoms: Curated, tilts: Tilts, *, rounds: int, minimum_distance: float, reach: float, prior: float
 ) -> tuple[Series, Curated]:
     """Computes: atoms of which none can be added or deleted to explain more.
 
@@ -104,12 +115,13 @@ def curate_atoms(
     images : Series
     atoms : Curated
         Where to start.
+    tilts : Tilts
     rounds : int
         At most so many rounds of changes.
     minimum_distance : float
         Angstrom. Of two atoms nearer than two thirds of this one goes, and none is added there.
-    reach : float
-        Angstrom that an atom moves in a round, at most.
+    reach, prior : float
+        Angstrom; see `conjugate_gradients`.
 
     Returns
     -------
@@ -127,8 +139,8 @@ def curate_atoms(
     added = deleted = merged = 0
     given_up = np.zeros((0, 3))
     for number in range(rounds + 1):
-        images, _ = fit_noise(images, atoms.model)
-        descent = _settled(images, atoms.model, reach)
+        images = tilts.weighted(images, atoms.model)
+        descent = _settled(images, atoms, reach, tilts.expected(prior))
         kept, higher, model = without_doubles(descent.model, _ONE_PLACE * minimum_distance)
         atoms = atoms.moved(model)
         atoms.origin[higher] = "merged"
@@ -143,7 +155,7 @@ def curate_atoms(
             break
         atoms = atoms.moved(_with_widths(images, atoms.model, atoms.types))
         if gone:  # the others fill the hole first
-            atoms = atoms.moved(_settled(images, atoms.model, reach).model)
+            atoms = atoms.moved(_settled(images, atoms, reach, tilts.expected(prior)).model)
         found = find_candidates(images, atoms.model, float(np.median(atoms.model.sigmas)), minimum_distance)
         tried = _worth_trying(found, atoms, minimum_distance, given_up)
         log.info(
@@ -181,10 +193,10 @@ def _with_widths(series: Series, model: Model, types: np.ndarray) -> Model:
     return Model(model.positions, model.heights * (model.sigmas / sigmas) ** 3, sigmas)
 
 
-def _settled(series: Series, model: Model, reach: float) -> Descent:
+def _settled(images: Series, atoms: Curated, reach: float, prior: float) -> Descent:
     """Positions and heights of all atoms after some iterations."""
-    free = Free(True, np.arange(len(model.heights)), None)
-    return conjugate_gradients(series, model, free, _ITERATIONS, anchor=model.positions, reach=reach)
+    free = Free(True, np.arange(len(atoms.types)), None)
+    return conjugate_gradients(images, atoms.model, free, _ITERATIONS, anchor=atoms.anchor, reach=reach, prior=prior)
 
 
 def without_doubles(model: Model, distance: float) -> tuple[np.ndarray, np.ndarray, Model]:

@@ -73,6 +73,7 @@ def conjugate_gradients(
     *,
     anchor: np.ndarray | None = None,
     reach: float = np.inf,
+    prior: float = np.inf,
     tolerance: float = 1e-4,
 ) -> Descent:
     """Computes: the model after some iterations.
@@ -89,6 +90,8 @@ def conjugate_gradients(
         Angstrom; no atom goes further than `reach` from it.
     reach : float
         Angstrom.
+    prior : float
+        Angstrom: how far from `anchor` positions are expected, standard deviation along each axis.
     tolerance : float
         Ends when the misfit falls by less than this fraction of itself.
 
@@ -98,17 +101,17 @@ def conjugate_gradients(
     -g.d / |J d|^2; no atom moves further than .15 Angstrom at once. Where the misfit rose all the same, the iteration
     is taken back and the descent begins again, half as far.
     """
-    scale = 1.0
-    inverse = inverse_bend(series, model, free)
+    scale, pull = 1.0, 0.0 if anchor is None or not free.positions else 1.0 / prior**2
+    inverse = inverse_bend(series, model, free, pull)
     direction, old, slope_before = None, None, 0.0
     r_factors, misfits, models = [], [], [model]
     for iteration in range(iterations + 1):
-        gradient, r_factor, misfit = judged(series, models[-1])
+        gradient, r_factor, misfit = _with_prior(judged(series, models[-1]), models[-1], anchor, pull)
         if misfits and misfit > misfits[-1]:
             models.pop()
             scale *= 0.5
             direction = None
-            gradient, r_factor, misfit = judged(series, models[-1])
+            gradient, r_factor, misfit = _with_prior(judged(series, models[-1]), models[-1], anchor, pull)
         r_factors.append(r_factor)
         misfits.append(misfit)
         if iteration == iterations or (iteration and not misfits[-1] < (1.0 - tolerance) * misfits[-2] and scale > 0.2):
@@ -124,7 +127,7 @@ def conjugate_gradients(
             if free.dot(gradient, direction) >= 0:
                 direction = step
         old, slope_before = gradient, slope
-        curved = sum(series.map(steepness, models[-1], direction))
+        curved = sum(series.map(steepness, models[-1], direction)) + pull * float(np.square(direction[:, :3]).sum())
         if not curved > 0:
             break
         change = scale * -free.dot(gradient, direction) / curved * direction
@@ -171,9 +174,22 @@ def judged(series: Series, model: Model) -> tuple[np.ndarray, np.ndarray, float]
     return np.asarray(gradient), r_factor, float(misfit[:, 2].sum())
 
 
-def inverse_bend(series: Series, model: Model, free: Free) -> np.ndarray:
+def _with_prior(
+    found: tuple[np.ndarray, np.ndarray, float], model: Model, anchor: np.ndarray | None, pull: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Gradient and misfit with what is expected of the positions."""
+    gradient, r_factor, misfit = found
+    if anchor is None or not pull:
+        return found
+    away = model.positions - anchor
+    gradient[:, :3] += pull * away
+    return gradient, r_factor, misfit + pull * float(np.square(away).sum())
+
+
+def inverse_bend(series: Series, model: Model, free: Free, pull: float = 0.0) -> np.ndarray:
     """Inverse of every atom's own second derivatives by its free parameters, (n, 5, 5); 0 by the others."""
     blocks = np.asarray(sum(series.map(bend, model)))
+    blocks[:, range(3), range(3)] += pull
     for column, labels in ((3, free.heights), (4, free.sigmas)):
         if labels is None:
             blocks[:, column, :] = blocks[:, :, column] = 0.0

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy import fft
 
 from ._kernels import push
 from .tails import MOST, Tails, blurred
 from .tilts import Group, Model, Series, itself
 
+_LAGS = 8  # pixels over which residuals may be correlated
 _BINS = 24
 _LEAST_PIXELS = 50  # of a bin that counts
 _LEAST_RATIO = 0.2  # that a height falls by at once, at most
@@ -162,6 +164,40 @@ def fit_noise(series: Series, model: Model) -> tuple[Series, Noise]:
         least = 0.01 * top  # nothing is certain in the vacuum
         noise = Noise(float(gain), max(float(floor), float(gain) * least, 1e-12 * float(square.max())))
     return series.changed(weighted, model, noise), noise
+
+
+def correlation_area(series: Series, model: Model) -> float:
+    """Computes: how many pixels share one independent residual, 1 for white noise.
+
+    Notes
+    -----
+    Sum of the autocorrelation of the weighted residuals over lags of up to 7 pixels along each axis. Pixels of images
+    that were denoised, or residuals that are no noise at all, tell less than there are pixels.
+    """
+    sums = np.sum(series.map(_autocorrelation, model), axis=0)
+    mean = np.divide(sums[0], sums[1], out=np.zeros_like(sums[0]), where=sums[1] > 0)
+    zero = mean[_LAGS - 1, 0]
+    if not zero > 0:
+        return 1.0
+    mean = mean / zero
+    return float(max(1.0, mean[:, 0].sum() + 2.0 * mean[:, 1:].sum()))
+
+
+def scaled(group: Group, factor: float) -> Group:
+    """The group with all weights times a factor."""
+    return replace(group, weights=(group.weights * factor).astype(np.float32))
+
+
+def _autocorrelation(group: Group, model: Model) -> np.ndarray:
+    """Sums over pixels of products of weighted residuals, and of pairs, by lag y = -7 ... 7, x = 0 ... 7."""
+    sums = np.zeros((2, 2 * _LAGS - 1, _LAGS))
+    for t, (image, weights) in enumerate(zip(group.images, group.weights, strict=True)):
+        residual = np.sqrt(weights) * (image - group.predicted(t, model))
+        shape = tuple(fft.next_fast_len(n + _LAGS, real=True) for n in image.shape)
+        for number, values in enumerate((residual, (weights > 0).astype(np.float32))):
+            power = fft.irfft2(np.abs(fft.rfft2(values, shape)) ** 2, shape)
+            sums[number] += np.concatenate([power[1 - _LAGS :, :_LAGS], power[:_LAGS, :_LAGS]])
+    return sums
 
 
 def weighted(group: Group, model: Model, noise: Noise) -> Group:

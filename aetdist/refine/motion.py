@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from ..geometry import euler_from_matrices, remove_common_motion
 from ._kernels import push
-from .imaging import Noise, fit_gains, fit_noise
+from .imaging import Noise, correlation_area, fit_gains, fit_noise, scaled
+from .tails import Tails, less_background, without_tails
 from .tilts import Group, Model, Series, itself
 
 
@@ -75,7 +76,7 @@ def motion_steps(group: Group, model: Model) -> np.ndarray:
 
 
 class Tilts:
-    """What is refined of the tilts, round by round: brightness, rotation and shift, and the noise of their pixels.
+    """What is refined of the tilts, round by round: brightness, rotation, shift, background, and the noise of pixels.
 
     Parameters
     ----------
@@ -83,28 +84,44 @@ class Tilts:
         TILT_SERIES with ``matrices`` and ``pixel_size``.
     move : bool
         Refine rotations, shifts and brightness.
+    background : float
+        Angstrom; what is smoother than that and not predicted is background. 0 for none.
     noise : bool
         Weigh pixels by the noise that the model leaves.
     """
 
-    def __init__(self, series: xr.Dataset, *, move: bool, noise: bool) -> None:
+    def __init__(self, series: xr.Dataset, *, move: bool, background: float, noise: bool) -> None:
         size = float(series["pixel_size"])
         self.start = series["matrices"].values
         self.corner = np.array([float(series[axis].values[0]) for axis in "yx"]) / size
         self.motion = Motion(self.start, np.zeros((len(self.start), 2)))
         self.gains = np.ones(len(self.start))
-        self.noise = Noise(0.0, 1.0)
-        self.move, self.weigh = move, noise
+        self.noise, self.area = Noise(0.0, 1.0), 1.0
+        self.move, self.scale, self.weigh = move, background / size, noise
 
-    def settled(self, images: Series, model: Model) -> Series:
+    def settled(self, images: Series, model: Model, tails: Tails | None = None) -> Series:
         """Computes: the images with what suits this model best."""
+        if self.scale:
+            images = images.changed(less_background, model, tails, self.scale)
+        if tails is not None:
+            images = images.changed(without_tails, model, tails)
         if self.move:
             images, self.gains = fit_gains(images, model, len(self.start))
             self.motion = fit_motion(images, model, self.motion, self.start)
             images = images.changed(moved, self.corner, self.motion)
+        return self.weighted(images, model)
+
+    def weighted(self, images: Series, model: Model) -> Series:
+        """Computes: the images weighted by the noise that this model leaves."""
         if self.weigh:
             images, self.noise = fit_noise(images, model)
+            self.area = correlation_area(images, model)
+            images = images.changed(scaled, 1.0 / self.area)
         return images
+
+    def expected(self, prior: float) -> float:
+        """How far (Angstrom) atoms are expected from where they were traced: anywhere, where residuals are white."""
+        return prior / np.sqrt(max(1.0 - 1.0 / self.area, 1e-12))
 
     def frame_variance(self, positions: np.ndarray, pixel_size: float) -> np.ndarray:
         """How sure the frame is that the angles and shifts of the series define, at each atom.

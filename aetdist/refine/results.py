@@ -13,7 +13,7 @@ from ..metrics import r1_factor
 from ..schema import AXES
 from .curation import Curated
 from .edits import Edit, apply_edits
-from .tails import Tails, blurred
+from .tails import Tails, shown
 from .tilts import Group, Model, Series
 from .uncertainty import PositionError, probabilities
 
@@ -56,6 +56,7 @@ def with_edits(atoms: Curated, edits: Sequence[Edit]) -> Curated:
         model=Model(table["position"].values, heights, sigmas),
         types=types,
         origin=table["origin"].values.astype(object),
+        anchor=table["position"].values,
         edits={key: table.attrs[key] for key in ("edits", "edited_atoms")},
     )
 
@@ -136,16 +137,6 @@ def differences(before: np.ndarray, after: np.ndarray, series: xr.Dataset) -> di
         f"difference_{name}": xr.DataArray(values.astype(np.float32), place, ("y", "x"))
         for name, values in (("before", before), ("after", after))
     }
-
-
-def shown(group: Group, model: Model, tails: Tails | None) -> np.ndarray:
-    """What the group's tilts show of a model, with the tails of the probe, (tilt, y, x) float32."""
-    images = np.array([group.predicted(t, model) for t in range(len(group.numbers))])
-    if tails is not None and tails.parts.any():
-        for t, image in enumerate(images):
-            wide = [p * (b - image) for p, b in zip(tails.parts, blurred(image, tails), strict=True)]
-            images[t] += np.sum(wide, axis=0)
-    return images
 
 
 def _misfit(group: Group, model: Model, tails: Tails | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Tails of the probe: a part of every atom's intensity that is spread wider than its Gaussian."""
+"""What images have beside Gaussian atoms: tails of the probe, and a smooth background."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft
+from scipy import fft, ndimage
 
 from .tilts import Group, Model
 
@@ -44,6 +44,26 @@ def blurred(image: np.ndarray, tails: Tails) -> list[np.ndarray]:
         np.ascontiguousarray(fft.irfft2(spectrum * np.exp(-0.5 * blur**2 * square), shape)[cut], dtype=np.float32)
         for blur in tails.blurs
     ]
+
+
+def shown(group: Group, model: Model, tails: Tails | None) -> np.ndarray:
+    """What the group's tilts show of a model, with the tails of the probe, (tilt, y, x) float32."""
+    images = np.array([group.predicted(t, model) for t in range(len(group.numbers))])
+    if tails is not None and tails.parts.any():
+        for image in images:
+            image += np.sum([p * (b - image) for p, b in zip(tails.parts, blurred(image, tails), strict=True)], axis=0)
+    return images
+
+
+def less_background(group: Group, model: Model, tails: Tails | None, scale: float) -> Group:
+    """The group without what is smooth (over `scale` pixels) of that which is not predicted."""
+    measured = np.empty_like(group.measured)
+    for t, (image, predicted) in enumerate(zip(group.measured, shown(group, model, tails), strict=True)):
+        known = (group.weights[t] > 0).astype(np.float32)
+        left = ndimage.gaussian_filter(known * (image - predicted), scale, mode="constant")
+        around = ndimage.gaussian_filter(known, scale, mode="constant")
+        measured[t] = image - known * left / np.maximum(around, 1e-3)
+    return replace(group, measured=measured, images=measured)
 
 
 def without_tails(group: Group, model: Model, tails: Tails) -> Group:

@@ -58,7 +58,7 @@ class Group:
     numbers : ndarray, shape (t,), intp
         Which tilts of the series.
     measured : ndarray, shape (t, y, x), float32
-        What was measured of the atoms.
+        What was measured of the atoms, without a background.
     images, weights : ndarray, shape (t, y, x), float32
         The same without tails of the probe, and 1 / variance of each pixel: 0 where nothing was measured.
     matrices : ndarray, shape (t, 3, 3), float64
