@@ -287,7 +287,8 @@ def test_stage__raw_frames_are_resampled_once_with_all_corrections(client: Any, 
         store.write(RAW, raw, record=Record("import", {"file": "frames"}), chunks={"tilt": 1})
     pipeline.preprocess(path, background=False)
     pipeline.align(path)
-    pipeline.refine_angles(path, rounds=2)
+    with pytest.warns(AetdistWarning, match="have a constant background"):
+        pipeline.refine_angles(path, rounds=2)
     store = Store.open(path)
     aligned, series = store.read(ALIGNED), store.read(REFINED)
     np.testing.assert_allclose(series["shift"], aligned["shift"].values + series["refined_shift"].values)
