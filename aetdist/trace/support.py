@@ -144,10 +144,11 @@ def _large_parts(inside: np.ndarray) -> np.ndarray:
 
 def _voxels_of(cells: np.ndarray, factor: int, density: np.ndarray | da.Array) -> np.ndarray | da.Array:
     """Cells as voxels; lazy, in the chunks of the density, if that is."""
-    lazy = isinstance(density, da.Array)
-    repeat = da.repeat if lazy else np.repeat
-    result = da.from_array(cells, chunks=64) if lazy else cells
+    if isinstance(density, da.Array):
+        lazy = da.from_array(cells, chunks=64)
+        for axis in range(3):
+            lazy = da.repeat(lazy, factor, axis=axis)
+        return lazy[tuple(slice(n) for n in density.shape)].rechunk(density.chunks)
     for axis in range(3):
-        result = repeat(result, factor, axis=axis)
-    result = result[tuple(slice(n) for n in density.shape)]
-    return result.rechunk(density.chunks) if lazy else result
+        cells = np.repeat(cells, factor, axis=axis)
+    return cells[tuple(slice(n) for n in density.shape)]
