@@ -21,15 +21,19 @@ SMALLEST_BLOCK = 96
 LARGEST_BLOCK = 192
 
 
-def atom_patterns(volume: xr.Dataset, position: np.ndarray, *, box: float = 0.8) -> tuple[np.ndarray, list[Any]]:
+def atom_patterns(
+    volume: xr.Dataset, position: np.ndarray, *, sigma: float = 1.0, box: float = 0.8
+) -> tuple[np.ndarray, list[Any]]:
     """Samples of the volume's spline around every atom, in parts: one for each block that holds atoms.
 
     Parameters
     ----------
     volume : xarray.Dataset
-        ``schema.VOLUME``; not smoothed.
+        ``schema.VOLUME``.
     position : ndarray, shape (n, 3), float64
         Atoms (x, y, z) in Angstrom, in the frame of the volume's coordinates.
+    sigma : float
+        Standard deviation, in voxels, of the Gaussian that smooths the volume first.
     box : float
         Edge of the box around an atom, in Angstrom.
 
@@ -46,13 +50,15 @@ def atom_patterns(volume: xr.Dataset, position: np.ndarray, *, box: float = 0.8)
     ------
     InputError
         If an atom lies outside the volume, the volume is not a grid of cubes, its voxels are not finite, or
-        the box is not a positive length of at most 8 voxels.
+        sigma or the box is out of its range.
     """
     voxel = voxel_size(volume)
     if not (np.isfinite(box) and 0 < box <= 8 * voxel):
         raise InputError(
             f"box is {box} Angstrom; needed is a positive length, at most 8 voxels ({8 * voxel:.3g} Angstrom)."
         )
+    if not (np.isfinite(sigma) and sigma >= 0):
+        raise InputError(f"sigma is {sigma}; needed is a number of voxels, 0 or more.")
     density = volume["density"].data
     first = np.array([float(volume[axis][0]) for axis in AXES])
     place = ((position - first) / voxel)[:, ::-1]
@@ -68,15 +74,15 @@ def atom_patterns(volume: xr.Dataset, position: np.ndarray, *, box: float = 0.8)
     order = np.lexsort((np.arange(len(block)), *block.T[::-1]))
     starts = np.flatnonzero(np.r_[True, (np.diff(block[order], axis=0) != 0).any(axis=1)])
     nodes, _ = pattern_rule(box / voxel)
-    reach = pattern_reach(box / voxel)
+    reach, taps = pattern_reach(box / voxel), filter_taps(sigma)
     run = dask.delayed(_patterns_of_block) if lazy else _patterns_of_block
     parts = []
     for members in np.split(order, starts[1:]):
         core = tuple((int(e[b]), int(e[b + 1])) for e, b in zip(edges, block[members[0]], strict=True))
-        region, pads = with_halo(core, density.shape, len(filter_taps(0.0)) - 1 + reach)
+        region, pads = with_halo(core, density.shape, len(taps) - 1 + reach)
         local = index[members] - np.array([lo for lo, _ in core])
         where = ", ".join(f"{axis} {lo}..{hi - 1}" for axis, (lo, hi) in zip("zyx", core, strict=True))
-        parts.append(run(density[region], pads, local, place[members] - index[members], nodes, reach, where))
+        parts.append(run(density[region], pads, local, place[members] - index[members], nodes, taps, reach, where))
     return order, parts
 
 
@@ -97,6 +103,7 @@ def _patterns_of_block(
     voxel: np.ndarray,
     offset: np.ndarray,
     nodes: np.ndarray,
+    taps: np.ndarray,
     reach: int,
     where: str,
 ) -> np.ndarray:
@@ -104,5 +111,5 @@ def _patterns_of_block(
     block = np.asarray(block, dtype=np.float32)
     if not np.isfinite(block).all():
         raise InputError(not_finite(int((~np.isfinite(block)).sum()), f"the block of voxels {where}"))
-    coefficients = filter_axes(np.pad(block, pads, mode="reflect"), filter_taps(0.0))
+    coefficients = filter_axes(np.pad(block, pads, mode="reflect"), taps)
     return sample_patterns(coefficients, reach, voxel, offset, nodes, reach)
