@@ -159,6 +159,7 @@ def film(seed: int = 0, options: Any = None) -> dict[str, Any]:
     }
     for heights in ("type", "atom"):
         volume, atoms = stages(series, options, heights)
+        figures["r_volume"] = float(volume["r_factor"][-1].mean())
         figures |= {stage: agreement(each, known, volume) for stage, each in atoms.items() if stage != "refined"}
         if "refined" not in atoms:
             return figures
@@ -231,6 +232,7 @@ def synthetic_film(seed: int = 0, options: Any = None) -> dict[str, Any]:
     series, known = synthetic_series(seed)
     volume, atoms = stages(series, options)
     figures: dict[str, Any] = {"taken": {"atoms": len(known), "seed": seed}}
+    figures["r_volume"] = float(volume["r_factor"][-1].mean())
     figures |= {stage: agreement(each, known, volume) for stage, each in atoms.items()}
     if "refined" in atoms:
         figures["r_inside"] = r_inside(of_model(atoms["refined"], series), series)
