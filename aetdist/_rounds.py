@@ -16,7 +16,7 @@ from ._schedule import SCHEDULE, SOLVER, refine_jointly
 from ._threads import kernel_threads
 from .angles.atoms import atomic_model
 from .angles.flags import NOT_MEASURED, unlike_the_others
-from .angles.gauge import remove_common_motion
+from .geometry.gauge import remove_common_motion
 from .angles.least_squares import Fit, fit_tilts
 from .angles.model import Model, as_volume, kernel_memory, model_in_memory
 from .angles.search import scan_rotations

@@ -16,7 +16,7 @@ from ..errors import AetdistWarning, InputError
 from ..geometry import euler_from_matrices, grid_step, matrices_from_euler
 from ..schema import AXES, EULER, TILT_SERIES, VOLUME, check
 from .flags import NOT_MEASURED, unlike_the_others
-from .gauge import pinned
+from ..geometry.gauge import pinned
 from .least_squares import Fit, fit_tilts
 from .model import kernel_memory, model_of
 from .search import scan_rotations

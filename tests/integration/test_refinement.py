@@ -13,7 +13,7 @@ import xarray as xr
 from aetdist import pipeline
 from aetdist._rounds import Problem
 from aetdist.align import shift_images
-from aetdist.angles.gauge import remove_common_motion
+from aetdist.geometry.gauge import remove_common_motion
 from aetdist.angles.tilt_series import rotation_between
 from aetdist.errors import AetdistWarning, InputError
 from aetdist.geometry import centred_coordinates, matrices_from_euler

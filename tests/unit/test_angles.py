@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from aetdist.angles import apply_refinement, refine_angles
 from aetdist.angles.atoms import atomic_model, find_atoms
 from aetdist.angles.flags import unlike_the_others
-from aetdist.angles.gauge import remove_common_motion
+from aetdist.geometry.gauge import remove_common_motion
 from aetdist.angles.least_squares import fit_tilts
 from aetdist.angles.level import Level
 from aetdist.angles.model import kernel_memory, model_in_memory, model_in_slabs

@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from aetdist._rounds import Problem
-from aetdist.angles.gauge import remove_common_motion
+from aetdist.geometry.gauge import remove_common_motion
 from aetdist.angles.tilt_series import rotation_between
 from aetdist.geometry import centred_coordinates, euler_from_tilts, matrices_from_euler
 from aetdist.project.atoms import project_atoms

@@ -1,0 +1,176 @@
+"""Atoms refined against the images themselves: positions, heights, widths; curated, with probabilities and error bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from ..errors import InputError
+from ..progress import report
+from ..schema import ATOMS, with_units
+from .curation import Curated, curate_atoms
+from .descent import Free, conjugate_gradients, judged, steepest_descent
+from .edits import Edit, apply_edits, read_edits
+from .imaging import fit_types
+from .inputs import beside_the_atoms, checked_atoms, checked_series
+from .motion import Tilts
+from .results import as_dataset, difference_map, differences, origin_of, with_edits
+from .tilts import Model, Series
+from .uncertainty import position_error
+
+FIRST_SIGMA = 0.55  # Angstrom: width that the first fit of the types begins with
+_FIRST_STEPS = 8  # of that fit
+_ROUNDS = 4  # in which positions alternate with what all atoms of a type share
+_OWN_HEIGHTS = 6  # iterations that give every atom its own height, for its type and its probability
+
+
+def refine_atoms(
+    tilt_series: xr.Dataset,
+    atoms: xr.Dataset,
+    *,
+    volume: xr.Dataset | None = None,
+    iterations: int = 20,
+    heights: Literal["type", "atom"] = "type",
+    widths: Literal["type", "atom"] = "type",
+    solver: Literal["conjugate_gradients", "published"] = "conjugate_gradients",
+    weights: Literal["noise", "uniform"] = "noise",
+    curate: bool = True,
+    curation_rounds: int = 8,
+    refine_tilts: bool = True,
+    minimum_distance: float = 1.4,
+    maximum_move: float = 1.0,
+    edits: str | Path | Sequence[Edit] | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Computes: the atoms whose projections match a tilt series best, and how sure each is.
+
+    Parameters
+    ----------
+    tilt_series : xarray.Dataset
+        TILT_SERIES: aligned images, not denoised (denoised ones give worse positions).
+    atoms : xarray.Dataset
+        ATOMS to begin with; `type` 1..k, one type without.
+    volume : xarray.Dataset, optional
+        VOLUME that the atoms were traced in. What it holds outside its `support` is taken off the images, and pixels
+        that see mostly that do not count.
+    iterations : int
+        Of the last refinement, after curation.
+    heights, widths : {"type", "atom"}
+        One height, one width for all atoms of a type, or for each atom.
+    solver : {"conjugate_gradients", "published"}
+        All atoms together, preconditioned; or the paper's plain gradient descent with a fixed step.
+    weights : {"noise", "uniform"}
+        Pixels weigh one over the variance of the noise, which is measured from the residuals; or alike.
+    curate : bool
+        Add, delete, merge and retype atoms where the images ask for it.
+    curation_rounds : int
+        At most so many.
+    refine_tilts : bool
+        Refine rotation, shift and brightness of every tilt too. The object as a whole does not move.
+    minimum_distance : float
+        Angstrom. Atoms are not added nearer to each other than two thirds of it.
+    maximum_move : float
+        Angstrom; no atom moves further from where it was traced or added.
+    edits : str, Path or sequence of Edit, optional
+        Changes by hand (`read_edits`), made before anything else.
+    seed : int
+        Of the bootstrap that tells the error bars.
+
+    Returns
+    -------
+    xarray.Dataset
+        ATOMS: `position`, `type`, `intensity` (height H of the Gaussian), `b_factor` (Angstrom^2), `position_sigma`
+        (atom, axis), `probability`, `type_probability`, `unresolved`, `origin`; `r_factor` (iteration, tilt) and
+        `round_r` (iteration,), first one before anything was refined; `difference_before` and `difference_after`
+        (y, x); `angles` (tilt, euler), `shift` (tilt, [y, x]) in pixels and `gain` (tilt,), what was refined
+        of the tilts. Attributes: `R` (eq. 4), `R1`, `type_heights`, `type_sigmas` (Angstrom), `noise_gain`,
+        `noise_floor`, `cramer_rao` (Angstrom), `crowding`, `n_added`, `n_deleted`, `n_merged`, `n_retyped`.
+
+    Raises
+    ------
+    InputError
+        If an option is unknown or out of range, atoms or series cannot be used, atoms lie outside the volume,
+        voxels and pixels differ in size, or an edit finds no atom.
+
+    Notes
+    -----
+    Minimises sum w (I_model - I)^2 over all measured pixels of all tilts (eq. 1 with the projections of eq. 6 [1]_);
+    an atom is H exp(-r^2 / (2 sigma^2)), B = 8 pi^2 sigma^2. Heights and widths of the types, brightness and motion of
+    the tilts, and the noise are fitted in turn with the positions.
+
+    An atom is added where one explains what is left of the images (maxima of their filtered backprojection), and
+    deleted where its own height, fitted with all others, falls below half that of the lowest type.
+
+    Errors: see :func:`~aetdist.refine.uncertainty.position_error` and
+    :func:`~aetdist.refine.uncertainty.probabilities`. `unresolved` marks atoms that are of no type with a
+    probability of 0.8.
+
+    References
+    ----------
+    .. [1] Y. Yang et al., Nature 592, 60-64 (2021), Methods.
+    """
+    check_options(iterations, curation_rounds, minimum_distance, maximum_move)
+    changes = read_edits(edits) if isinstance(edits, (str, Path)) else tuple(edits or ())
+    series = checked_series(tilt_series)
+    positions, types = checked_atoms(atoms, volume, series)
+    steps = 2 + curate + _ROUNDS
+    report(0, steps, "refinement")
+    images = Series.of(series, *beside_the_atoms(volume, series))
+    n = len(positions)
+    model = fit_types(images, Model(positions, np.ones(n), np.full(n, FIRST_SIGMA)), types, rounds=_FIRST_STEPS)
+    r_factors = [judged(images, model)[1][None]]
+    before = difference_map(images, model)
+    tilts = Tilts(series, move=refine_tilts, noise=weights == "noise")
+    images = tilts.settled(images, model)
+    found = Curated.start(model, types, origin_of(atoms))
+    report(1, steps, "refinement")
+    if curate:
+        images, found = curate_atoms(
+            images, found, rounds=curation_rounds, minimum_distance=minimum_distance, reach=maximum_move
+        )
+        report(2, steps, "refinement")
+    if changes:
+        found = with_edits(found, changes)
+    descend = conjugate_gradients if solver == "conjugate_gradients" else steepest_descent
+    numbers = np.arange(len(found.types))
+    free = Free(True, numbers if heights == "atom" else None, numbers if widths == "atom" else None)
+    for part in np.array_split(np.arange(iterations), _ROUNDS):
+        model = found.model
+        if heights == "type":
+            model = fit_types(images, model, found.types, widths=widths == "type")
+        images = tilts.settled(images, model)
+        descent = descend(images, model, free, len(part), anchor=found.model.positions, reach=maximum_move)
+        r_factors.append(descent.r_factor[1:])
+        found = found.moved(descent.model)
+        report(len(r_factors) + curate, steps, "refinement")
+    images = tilts.settled(images, found.model)
+    own = conjugate_gradients(images, found.model, Free(False, numbers, None), _OWN_HEIGHTS).model.heights
+    found = found.retyped(own)
+    if heights == "type":
+        found = found.moved(fit_types(images, found.model, found.types, widths=widths == "type"))
+    _, last, _ = judged(images, found.model)
+    r_factors.append(last[None])
+    error = position_error(images, found.model, free, series.sizes["tilt"], seed)
+    report(steps, steps, "refinement")
+    result = as_dataset(found, own, error, np.concatenate(r_factors), images)
+    beside = differences(before, difference_map(images, found.model), series) | tilts.found()
+    return with_units(result.assign(beside).assign_coords(tilt=series["tilt"].values), ATOMS)
+
+
+def check_options(iterations: int, curation_rounds: int, minimum_distance: float, maximum_move: float) -> None:
+    """Refuse numbers that no refinement can use.
+
+    Raises
+    ------
+    InputError
+    """
+    for name, value in (("iterations", iterations), ("curation_rounds", curation_rounds)):
+        if not (float(value).is_integer() and value >= 1):
+            raise InputError(f"{name} came as {value}; needed is a whole number of 1 or more.")
+    for name, value in (("minimum_distance", minimum_distance), ("maximum_move", maximum_move)):
+        if not 0 < value < np.inf:
+            raise InputError(f"{name} came as {value}; needed is a length in Angstrom above 0.")

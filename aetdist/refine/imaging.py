@@ -1,0 +1,180 @@
+"""What all atoms of a type have in common, how bright every tilt is, and how noisy its pixels are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from ._kernels import push
+from .tilts import Group, Model, Series, itself
+
+_BINS = 24
+_LEAST_PIXELS = 50  # of a bin that counts
+_LEAST_RATIO = 0.2  # that a height falls by at once, at most
+_WIDTH_STEP = 0.3  # change of ln sigma at once, at most
+
+
+class Noise(NamedTuple):
+    """Variance of a pixel: gain * intensity + floor."""
+
+    gain: float
+    floor: float
+
+
+def fit_types(series: Series, model: Model, labels: np.ndarray, *, widths: bool = True, rounds: int = 2) -> Model:
+    """Computes: heights and widths that all atoms of a type share, by Gauss-Newton steps.
+
+    Parameters
+    ----------
+    series : Series
+    model : Model
+        Where to start; atoms of one type have one height and one width afterwards.
+    labels : ndarray of int, shape (n,)
+        Type of every atom, 0 ... k - 1.
+    widths : bool
+        One height for each type and (True) one width for each type.
+    rounds : int
+        Steps, at most.
+    """
+    k = int(labels.max()) + 1
+    heights = np.exp(np.bincount(labels, np.log(model.heights)) / np.maximum(np.bincount(labels), 1))[labels]
+    sigmas = np.exp(np.bincount(labels, np.log(model.sigmas)) / np.maximum(np.bincount(labels), 1))[labels]
+    model = Model(model.positions, heights, sigmas)
+    misfit, best, step, fraction = np.inf, model, np.zeros(0), 1.0
+    for _ in range(rounds + 1):
+        parts = series.map(type_equations, model, labels, k, widths)
+        new = sum(part[2] for part in parts)
+        if new < misfit:
+            converged = not new < (1 - 1e-6) * misfit
+            misfit, best, fraction = new, model, 1.0
+            normal, vector = sum(part[0] for part in parts), sum(part[1] for part in parts)
+            step = _type_step(normal, vector)
+            if converged:
+                break
+        else:
+            fraction *= 0.3
+        change = np.zeros((len(labels), 5))
+        change[:, 3] = np.log(np.maximum(1.0 + fraction * step[:k], _LEAST_RATIO))[labels]  # images are linear in H
+        if widths:
+            change[:, 4] = np.clip(fraction * step[k:], -_WIDTH_STEP, _WIDTH_STEP)[labels]
+        model = best.changed(change)
+    return best
+
+
+def _type_step(normal: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Solution of the normal equations; what no pixel tells stays as it is."""
+    there = np.diag(normal) > 0
+    root = np.sqrt(np.diag(normal)[there])
+    step = np.zeros(len(vector))
+    step[there] = (
+        np.linalg.lstsq(normal[np.ix_(there, there)] / root[:, None] / root, vector[there] / root, rcond=1e-10)[0] / root
+    )
+    return step
+
+
+def type_equations(
+    group: Group, model: Model, labels: np.ndarray, k: int, widths: bool
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Normal matrix and vector of a change of ln H and (`widths`) ln sigma of each type, and sum w r^2."""
+    m = 2 * k if widths else k
+    normal, vector, misfit = np.zeros((m, m)), np.zeros(m), 0.0
+    kinds = [np.flatnonzero(labels == kind) for kind in range(k)]
+    for t, (image, weights) in enumerate(zip(group.images, group.weights, strict=True)):
+        columns = np.zeros((m, *image.shape), np.float32)
+        for kind, which in enumerate(kinds):
+            seen = group.seen(t, model.select(which))
+            push(*seen, itself(len(which)), columns[kind])
+            if widths:
+                wider = np.zeros((len(which), 4))
+                wider[:, 3] = 1.0
+                push(*seen, wider, columns[k + kind])
+        root = np.sqrt(weights).ravel()
+        flat = columns.reshape(m, -1) * root
+        residual = (image.ravel() - columns[:k].sum(axis=0).ravel()) * root
+        normal += flat.astype(np.float64) @ flat.T.astype(np.float64)
+        vector += flat.astype(np.float64) @ residual.astype(np.float64)
+        misfit += float(np.square(residual, dtype=np.float64).sum())
+    return normal, vector, misfit
+
+
+def fit_gains(series: Series, model: Model, n_tilts: int) -> tuple[Series, np.ndarray]:
+    """Computes: brightness of every tilt beside the mean one, (tilt,), and the series with it."""
+    sums = np.concatenate(series.map(_overlap, model))
+    gains = np.divide(sums[:, 0], sums[:, 1], out=np.ones(n_tilts), where=sums[:, 1] > 0)
+    gains /= gains.mean()
+    return series.changed(with_gains, gains), gains
+
+
+def with_gains(group: Group, gains: np.ndarray) -> Group:
+    """The group with the brightness of its tilts among those of all."""
+    return replace(group, gains=gains[group.numbers])
+
+
+def fit_noise(series: Series, model: Model) -> tuple[Series, Noise]:
+    """Computes: gain and floor of the noise from what the model does not explain, and the series weighted by it.
+
+    Notes
+    -----
+    Squared residuals are averaged over pixels of similar predicted intensity; a line is fitted to the averages, each
+    counting as much as it is certain. With a model that explains all but noise, sum w r^2 is one for every pixel.
+    """
+    top = max(series.map(_brightest, model))
+    sums = np.sum(series.map(_squares, model, top), axis=0)
+    enough = sums[:, 0] >= _LEAST_PIXELS
+    count, intensity, square = sums[enough].T
+    intensity, square = intensity / count, square / count
+    noise = Noise(0.0, 1.0)
+    if len(count) and square.max() > 0:
+        gain, floor = 0.0, float(np.average(square, weights=count))
+        for _ in range(3):  # weights from the variances of the averages, 2 v^2 / n
+            spread = np.maximum(gain * intensity + floor, 1e-3 * square.max()) / np.sqrt(count)
+            design = np.stack([intensity, np.ones_like(intensity)], axis=1) / spread[:, None]
+            gain, floor = np.linalg.lstsq(design, square / spread, rcond=None)[0]
+            if gain < 0:
+                gain, floor = 0.0, float(np.average(square, weights=1 / spread**2))
+            if floor < 0:
+                gain, floor = float(np.sum(square * intensity / spread**2) / np.sum((intensity / spread) ** 2)), 0.0
+        least = 0.01 * top  # nothing is certain in the vacuum
+        noise = Noise(float(gain), max(float(floor), float(gain) * least, 1e-12 * float(square.max())))
+    return series.changed(weighted, model, noise), noise
+
+
+def weighted(group: Group, model: Model, noise: Noise) -> Group:
+    """The group whose measured pixels weigh 1 / (gain * prediction + floor)."""
+    weights = np.zeros_like(group.weights)
+    for t, before in enumerate(group.weights):
+        known = before > 0
+        predicted = np.maximum(group.predicted(t, model)[known], 0.0)
+        weights[t][known] = 1.0 / (noise.gain * predicted + noise.floor)
+    return replace(group, weights=weights)
+
+
+def _overlap(group: Group, model: Model) -> np.ndarray:
+    sums = np.empty((len(group.numbers), 2))
+    for t, (image, weights) in enumerate(zip(group.images, group.weights, strict=True)):
+        predicted = group.predicted(t, model) / group.gains[t]
+        weighted_image = weights * predicted
+        sums[t] = (
+            np.vdot(weighted_image.astype(np.float64), image),
+            np.vdot(weighted_image.astype(np.float64), predicted),
+        )
+    return sums
+
+
+def _brightest(group: Group, model: Model) -> float:
+    return float(max(group.predicted(t, model).max() for t in range(len(group.numbers))))
+
+
+def _squares(group: Group, model: Model, top: float) -> np.ndarray:
+    """Of every bin of predicted intensity: pixels, summed intensity, summed squared residual."""
+    sums = np.zeros((_BINS, 3))
+    for t, (image, weights) in enumerate(zip(group.images, group.weights, strict=True)):
+        known = weights > 0
+        predicted = group.predicted(t, model)[known].astype(np.float64)
+        residual = predicted - image[known]
+        number = np.clip((predicted * (_BINS / top)).astype(np.intp), 0, _BINS - 1)
+        for column, values in enumerate((None, predicted, residual**2)):
+            sums[:, column] += np.bincount(number, values, _BINS)
+    return sums

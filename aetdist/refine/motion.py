@@ -1,0 +1,115 @@
+"""Rotation and shift of every tilt against the atoms' own projections."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy.spatial.transform import Rotation
+
+from ..geometry import euler_from_matrices, remove_common_motion
+from ._kernels import push
+from .imaging import Noise, fit_gains, fit_noise
+from .tilts import Group, Model, Series, itself
+
+
+class Motion(NamedTuple):
+    """Where tilts are.
+
+    Attributes
+    ----------
+    matrices : ndarray, shape (tilt, 3, 3), float64
+        lab = R @ sample.
+    shifts : ndarray, shape (tilt, 2), float64
+        Pixels [y, x] by which images are off.
+    """
+
+    matrices: np.ndarray
+    shifts: np.ndarray
+
+
+def fit_motion(series: Series, model: Model, motion: Motion, start: np.ndarray) -> Motion:
+    """Computes: a Gauss-Newton step of rotation and shift of every tilt, their common part taken out.
+
+    Parameters
+    ----------
+    series : Series
+        With its tilts where `motion` has them.
+    model : Model
+    motion : Motion
+    start : ndarray, shape (tilt, 3, 3)
+        The rotations that the series came with.
+    """
+    steps = np.concatenate(series.map(motion_steps, model))
+    matrices = Rotation.from_rotvec(steps[:, 2:]).as_matrix() @ motion.matrices
+    return Motion(*remove_common_motion(matrices, motion.shifts + steps[:, [1, 0]], start))
+
+
+def moved(group: Group, corner: np.ndarray, motion: Motion) -> Group:
+    """The group with rotations and shifts of its tilts among those of all; `corner` (y, x) is that without a shift."""
+    return replace(group, matrices=motion.matrices[group.numbers], corners=corner - motion.shifts[group.numbers])
+
+
+def motion_steps(group: Group, model: Model) -> np.ndarray:
+    """Shift x, y (pixels) and rotation about lab x, y, z (radians) that lower the residual of each tilt, (t, 5)."""
+    n = len(model.heights)
+    still, one = np.zeros(n), np.ones(n)
+    steps = np.zeros((len(group.numbers), 5))
+    for t, (image, weights) in enumerate(zip(group.images, group.weights, strict=True)):
+        x, y, z = group.matrices[t] @ model.positions.T / group.pixel_size
+        seen = group.seen(t, model)
+        columns = np.zeros((6, *image.shape), np.float32)
+        ways = ((one, still), (still, one), (still, -z), (z, still), (-y, x))
+        for column, (vx, vy) in zip(columns, ways, strict=False):
+            push(*seen, np.stack([vx, vy, still, still], axis=1), column)
+        push(*seen, itself(n), columns[5])  # its brightness is free too, so that a wrong one turns nothing
+        root = np.sqrt(weights)
+        flat = np.array([(c * root).ravel() for c in columns], dtype=np.float64)
+        normal, vector = flat @ flat.T, flat @ ((image - columns[5]) * root).ravel()
+        scale = np.sqrt(np.maximum(np.diag(normal), 1e-300))
+        step = np.linalg.lstsq(normal / scale[:, None] / scale, vector / scale, rcond=1e-6)[0] / scale
+        steps[t] = step[:5]
+    return steps
+
+
+class Tilts:
+    """What is refined of the tilts, round by round: brightness, rotation and shift, and the noise of their pixels.
+
+    Parameters
+    ----------
+    series : xarray.Dataset
+        TILT_SERIES with ``matrices`` and ``pixel_size``.
+    move : bool
+        Refine rotations, shifts and brightness.
+    noise : bool
+        Weigh pixels by the noise that the model leaves.
+    """
+
+    def __init__(self, series: xr.Dataset, *, move: bool, noise: bool) -> None:
+        size = float(series["pixel_size"])
+        self.start = series["matrices"].values
+        self.corner = np.array([float(series[axis].values[0]) for axis in "yx"]) / size
+        self.motion = Motion(self.start, np.zeros((len(self.start), 2)))
+        self.gains = np.ones(len(self.start))
+        self.noise = Noise(0.0, 1.0)
+        self.move, self.weigh = move, noise
+
+    def settled(self, images: Series, model: Model) -> Series:
+        """Computes: the images with what suits this model best."""
+        if self.move:
+            images, self.gains = fit_gains(images, model, len(self.start))
+            self.motion = fit_motion(images, model, self.motion, self.start)
+            images = images.changed(moved, self.corner, self.motion)
+        if self.weigh:
+            images, self.noise = fit_noise(images, model)
+        return images
+
+    def found(self) -> dict[str, Any]:
+        """Variables for the record: Euler angles (degrees), shifts (pixels) and brightness of every tilt."""
+        return {
+            "angles": (("tilt", "euler"), euler_from_matrices(self.motion.matrices), {"units": "degree"}),
+            "shift": (("tilt", "shift_axis"), self.motion.shifts, {"units": "pixel"}),
+            "gain": ("tilt", self.gains, {"units": "1"}),
+        }
