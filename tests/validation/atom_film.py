@@ -13,6 +13,7 @@ import film as published_film
 import h5py
 import numpy as np
 import xarray as xr
+from engine.measure import Stopwatch
 from scipy.spatial import cKDTree
 
 import aetdist as aet
@@ -111,10 +112,22 @@ def best_gaussians(positions: np.ndarray, series: xr.Dataset) -> tuple[float, fl
     return min(fits)[1:]
 
 
-def of_model(atoms: xr.Dataset, series: xr.Dataset) -> np.ndarray:
-    """Projections of refined atoms: ``intensity`` is a peak's height, ``b_factor`` 8 pi^2 sigma^2."""
+def of_model(atoms: xr.Dataset, series: xr.Dataset, own_tilts: bool = False) -> np.ndarray:
+    """Projections of refined atoms: ``intensity`` is a peak's height, ``b_factor`` 8 pi^2 sigma^2.
+
+    At the angles of the series, or where and as bright as the refinement has its tilts.
+    """
+    positions, heights = atoms["position"].values, atoms["intensity"].values
     sigmas = np.sqrt(atoms["b_factor"].values / 8.0) / np.pi
-    return images_of(atoms["position"].values, series, atoms["intensity"].values, sigmas)
+    if not own_tilts:
+        return images_of(positions, series, heights, sigmas)
+    moved = [
+        series.isel(tilt=[i]).assign(angles=(("tilt", "euler"), atoms["angles"].values[[i]]))
+        .assign_coords(x=series["x"] - x * VOXEL, y=series["y"] - y * VOXEL)
+        for i, (y, x) in enumerate(atoms["shift"].values)
+    ]  # fmt: skip
+    images = np.concatenate([images_of(positions, each, heights, sigmas) for each in moved])
+    return images * atoms["gain"].values[:, None, None]
 
 
 def agreement(atoms: xr.Dataset, known: np.ndarray, volume: xr.Dataset) -> dict[str, Any]:
@@ -131,20 +144,12 @@ def agreement(atoms: xr.Dataset, known: np.ndarray, volume: xr.Dataset) -> dict[
     return {key: found[key] for key in ("f1", "recall", "precision", "rms", "rms_x", "rms_y", "rms_z")}
 
 
-def stages(series: xr.Dataset, options: Any, heights: str = "type") -> tuple[xr.Dataset, dict[str, xr.Dataset]]:
-    """Volume and atoms by stage; all atoms are of one type."""
-    volume = scanned(series)
-    given = options or {}
-    atoms = {"traced": aet.trace_atoms(volume, **given.get("trace", {}))}
-    if hasattr(aet, "classify_atoms"):
-        atoms["classified"] = aet.classify_atoms(
-            volume, atoms["traced"], **({"species": 1} | given.get("classify", {}))
-        )
-    if hasattr(aet, "refine_atoms"):
-        start = list(atoms.values())[-1]
-        keywords = {"heights": heights} | given.get("refine", {})
-        atoms["refined"] = aet.refine_atoms(series, start, volume=volume, **keywords)
-    return volume, atoms
+def solved(series: xr.Dataset, options: Any, **refinement: Any) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Volume, traced and refined atoms of a film, all of one type."""
+    given, volume = options or {}, scanned(series)
+    traced = aet.trace_atoms(volume, **given.get("trace", {}))
+    refined = aet.refine_atoms(series, traced, volume=volume, **(refinement | given.get("refine", {})))
+    return volume, traced, refined
 
 
 def film(seed: int = 0, options: Any = None) -> dict[str, Any]:
@@ -154,26 +159,36 @@ def film(seed: int = 0, options: Any = None) -> dict[str, Any]:
     height, sigma = best_gaussians(known, series)
     figures: dict[str, Any] = {
         "rays_inside": float(inside_field(series).sum() / series["mask"].values.sum()),
-        "r_published": r_inside(images_of(known, series, height, sigma), series),
-        "published_height_sigma": (height, sigma),
+        "published": {
+            "r_inside": r_inside(images_of(known, series, height, sigma), series),
+            "height": height,
+            "sigma": sigma,
+        },
     }
     for heights in ("type", "atom"):
-        volume, atoms = stages(series, options, heights)
-        figures["r_volume"] = float(volume["r_factor"][-1].mean())
-        figures |= {stage: agreement(each, known, volume) for stage, each in atoms.items() if stage != "refined"}
-        if "refined" not in atoms:
-            return figures
-        refined = atoms["refined"]
-        figures[f"refined, a height per {heights}"] = agreement(refined, known, volume) | {
-            "r_inside": r_inside(of_model(refined, series), series)
-        }
-    published = aet.refine_atoms(series, published_film.as_atoms(known), volume=volume, heights="type", curate=False)
-    figures["r_published_refined"] = r_inside(of_model(published, series), series)
+        watch = Stopwatch()
+        volume, traced, refined = solved(series, options, heights=heights)
+        figures["traced"] = agreement(traced, known, volume) | {"r_volume": float(volume["r_factor"][-1].mean())}
+        figures[f"a height per {heights}"] = agreement(refined, known, volume) | explained(refined, series)
+        figures[f"a height per {heights}"] |= watch.read()
+    started = published_film.as_atoms(known)
+    refined = aet.refine_atoms(series, started, volume=volume, heights="type", curate=False)
+    figures["published, refined"] = agreement(refined, known, volume) | explained(refined, series)
     kept = np.setdiff1d(np.arange(series.sizes["tilt"]), HELD_OUT)
-    _, atoms = stages(series.isel(tilt=kept), options, "atom")
+    _, _, refined = solved(series.isel(tilt=kept), options, heights="atom")
     left_out = series.isel(tilt=list(HELD_OUT))
-    figures["r_held_out, a height per atom"] = r_inside(of_model(atoms["refined"], left_out), left_out)
+    figures["a height per atom, held-out tilts"] = {"r_inside": r_inside(of_model(refined, left_out), left_out)}
     return figures
+
+
+def explained(refined: xr.Dataset, series: xr.Dataset) -> dict[str, float]:
+    """R of the model over the rays inside the field: tilts as they came, and as the refinement has them."""
+    return {
+        "atoms": refined.sizes["atom"],
+        "r_inside": r_inside(of_model(refined, series), series),
+        "r_inside_refined_tilts": r_inside(of_model(refined, series, own_tilts=True), series),
+        "r": float(refined.attrs["R"]),
+    }
 
 
 def continued(positions: np.ndarray, reach: float) -> np.ndarray:
@@ -230,10 +245,9 @@ def reprojection(volume: xr.Dataset, series: xr.Dataset) -> np.ndarray:
 def synthetic_film(seed: int = 0, options: Any = None) -> dict[str, Any]:
     """A film of known atoms with the measured one's geometry, mask and noise."""
     series, known = synthetic_series(seed)
-    volume, atoms = stages(series, options)
     figures: dict[str, Any] = {"taken": {"atoms": len(known), "seed": seed}}
-    figures["r_volume"] = float(volume["r_factor"][-1].mean())
-    figures |= {stage: agreement(each, known, volume) for stage, each in atoms.items()}
-    if "refined" in atoms:
-        figures["r_inside"] = r_inside(of_model(atoms["refined"], series), series)
+    for heights in ("type", "atom"):
+        volume, traced, refined = solved(series, options, heights=heights)
+        figures["traced"] = agreement(traced, known, volume) | {"r_volume": float(volume["r_factor"][-1].mean())}
+        figures[f"a height per {heights}"] = agreement(refined, known, volume) | explained(refined, series)
     return figures
