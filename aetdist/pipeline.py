@@ -215,11 +215,13 @@ def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | P
     if atoms is None and volume is None:
         raise InputError("Nothing to export came; name a file for atoms, for volume, or for both.")
     with accounted() as summary, Store.open(path) as store:
-        for name, file in ((ATOMS, atoms), (VOLUME, volume)):
-            if file is not None:
-                group = newest(name, store)
-                write_file(store, group, Path(file))
-                summary |= {name: str(file), f"{name}_from": group}
+        if atoms is not None:
+            group = newest(ATOMS, store)
+            write_file(store, group, Path(atoms))
+            summary |= {"atoms": str(atoms), "atoms_from": group}
+        if volume is not None:
+            write_file(store, VOLUME, Path(volume))
+            summary["volume"] = str(volume)
     return summary
 
 

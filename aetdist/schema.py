@@ -111,7 +111,7 @@ ATOMS = Group(
         Variable("unresolved", ("atom",), "b", "1", "True where the images do not tell what is there"),
         Variable("origin", ("atom",), "U", "1", "how the atom came: traced, added, split, merged, edited"),
         Variable("r_factor", ("iteration", "tilt"), "f", "1", "R-factor (eq. 4) over measured pixels"),
-        Variable("round_r", ("iteration",), "f", "1", "R-factor after every iteration, mean over tilts"),
+        Variable("round_r", ("iteration",), "f", "1", "R before refinement and after every iteration, mean of tilts"),
         Variable("difference_before", ("y", "x"), "f", "1", "image - model before refinement, rms over the tilts"),
         Variable("difference_after", ("y", "x"), "f", "1", "the same after refinement"),
     ),

@@ -1,4 +1,4 @@
-"""Atoms refined against the images themselves: positions, heights, widths; curated, with probabilities and error bars."""
+"""Atoms refined against the images themselves: positions, heights, widths; curated, with error bars."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from ..errors import InputError
 from ..progress import report
 from ..schema import ATOMS, with_units
 from .curation import Curated, curate_atoms
-from .descent import Free, conjugate_gradients, judged, steepest_descent
-from .edits import Edit, apply_edits, read_edits
+from .descent import Free, conjugate_gradients, steepest_descent
+from .edits import Edit, read_edits
 from .imaging import fit_types
 from .inputs import beside_the_atoms, checked_atoms, checked_series
 from .motion import Tilts
-from .results import as_dataset, difference_map, differences, origin_of, with_edits
+from .results import as_dataset, difference_map, differences, origin_of, r_factor, with_edits
+from .tails import Tails, without_tails
 from .tilts import Model, Series
 from .uncertainty import position_error
 
@@ -41,6 +42,7 @@ def refine_atoms(
     curate: bool = True,
     curation_rounds: int = 8,
     refine_tilts: bool = True,
+    tails: bool = True,
     minimum_distance: float = 1.4,
     maximum_move: float = 1.0,
     edits: str | Path | Sequence[Edit] | None = None,
@@ -71,12 +73,14 @@ def refine_atoms(
         At most so many.
     refine_tilts : bool
         Refine rotation, shift and brightness of every tilt too. The object as a whole does not move.
+    tails : bool
+        Fit how much of every atom's intensity the probe spreads wider than its Gaussian (twice and four times).
     minimum_distance : float
         Angstrom. Atoms are not added nearer to each other than two thirds of it.
     maximum_move : float
         Angstrom; no atom moves further from where it was traced or added.
     edits : str, Path or sequence of Edit, optional
-        Changes by hand (`read_edits`), made before anything else.
+        Changes by hand (`read_edits`), made after curation; the last refinement follows.
     seed : int
         Of the bootstrap that tells the error bars.
 
@@ -121,8 +125,8 @@ def refine_atoms(
     report(0, steps, "refinement")
     images = Series.of(series, *beside_the_atoms(volume, series))
     n = len(positions)
-    model = fit_types(images, Model(positions, np.ones(n), np.full(n, FIRST_SIGMA)), types, rounds=_FIRST_STEPS)
-    r_factors = [judged(images, model)[1][None]]
+    model, _ = fit_types(images, Model(positions, np.ones(n), np.full(n, FIRST_SIGMA)), types, rounds=_FIRST_STEPS)
+    r_factors = [r_factor(images, model)]
     before = difference_map(images, model)
     tilts = Tilts(series, move=refine_tilts, noise=weights == "noise")
     images = tilts.settled(images, model)
@@ -132,32 +136,35 @@ def refine_atoms(
         images, found = curate_atoms(
             images, found, rounds=curation_rounds, minimum_distance=minimum_distance, reach=maximum_move
         )
+        r_factors.append(r_factor(images, found.model))
         report(2, steps, "refinement")
     if changes:
         found = with_edits(found, changes)
     descend = conjugate_gradients if solver == "conjugate_gradients" else steepest_descent
     numbers = np.arange(len(found.types))
     free = Free(True, numbers if heights == "atom" else None, numbers if widths == "atom" else None)
+    shape = Tails.none(float(np.median(found.model.sigmas)) / float(series["pixel_size"])) if tails else None
     for part in np.array_split(np.arange(iterations), _ROUNDS):
-        model = found.model
-        if heights == "type":
-            model = fit_types(images, model, found.types, widths=widths == "type")
+        typed, shape = fit_types(images, found.model, found.types, widths=widths == "type", tails=shape)
+        if shape is not None:
+            images = images.changed(without_tails, typed, shape)
+        model = typed if heights == "type" else found.model
         images = tilts.settled(images, model)
         descent = descend(images, model, free, len(part), anchor=found.model.positions, reach=maximum_move)
-        r_factors.append(descent.r_factor[1:])
         found = found.moved(descent.model)
+        r_factors.append(r_factor(images, found.model, shape))
         report(len(r_factors) + curate, steps, "refinement")
     images = tilts.settled(images, found.model)
     own = conjugate_gradients(images, found.model, Free(False, numbers, None), _OWN_HEIGHTS).model.heights
     found = found.retyped(own)
     if heights == "type":
-        found = found.moved(fit_types(images, found.model, found.types, widths=widths == "type"))
-    _, last, _ = judged(images, found.model)
-    r_factors.append(last[None])
-    error = position_error(images, found.model, free, series.sizes["tilt"], seed)
+        found = found.moved(fit_types(images, found.model, found.types, widths=widths == "type")[0])
+    r_factors.append(r_factor(images, found.model, shape))
+    frame = tilts.frame_variance(found.model.positions, float(series["pixel_size"]))
+    error = position_error(images, found.model, free, series.sizes["tilt"], seed, frame)
     report(steps, steps, "refinement")
-    result = as_dataset(found, own, error, np.concatenate(r_factors), images)
-    beside = differences(before, difference_map(images, found.model), series) | tilts.found()
+    result = as_dataset(found, own, error, np.array(r_factors), images, shape)
+    beside = differences(before, difference_map(images, found.model, shape), series) | tilts.found()
     return with_units(result.assign(beside).assign_coords(tilt=series["tilt"].values), ATOMS)
 
 

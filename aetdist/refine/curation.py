@@ -74,18 +74,23 @@ class Curated:
         sigma = np.full(n, np.median(self.model.sigmas))
         return replace(
             self,
-            model=Model(*(np.concatenate(p) for p in zip(self.model, (new.positions, new.heights, sigma), strict=True))),
+            model=Model(
+                *(np.concatenate(p) for p in zip(self.model, (new.positions, new.heights, sigma), strict=True))
+            ),
             types=np.concatenate([self.types, self.mixture.types(new.heights)]),
             origin=np.concatenate([self.origin, np.full(n, "added", dtype=object)]),
         )
 
     def retyped(self, heights: np.ndarray) -> Curated:
         """The atoms with the types that their heights tell; what was edited stays as it is."""
-        mixture = fit_mixture(heights, self.mixture)
+        mixture = fit_mixture(heights, mixture_of_types(heights, self.types, len(self.mixture.means)))
         types = np.where(self.origin == "edited", self.types, mixture.types(heights))
         changed = int((types != self.types)[self.origin != "added"].sum())
         return replace(
-            self, types=types, mixture=mixture, counts=self.counts | {"n_retyped": self.counts.get("n_retyped", 0) + changed}
+            self,
+            types=types,
+            mixture=mixture,
+            counts=self.counts | {"n_retyped": self.counts.get("n_retyped", 0) + changed},
         )
 
 
@@ -127,9 +132,8 @@ def curate_atoms(
         kept, higher, model = without_doubles(descent.model, _ONE_PLACE * minimum_distance)
         atoms = atoms.moved(model)
         atoms.origin[higher] = "merged"
-        if number == 0:
-            atoms = replace(atoms, mixture=mixture_of_types(model.heights[kept], atoms.types[kept], len(atoms.mixture.means)))
-        high = model.heights >= _LOWEST * atoms.mixture.means[0]
+        lowest = mixture_of_types(model.heights[kept], atoms.types[kept]).means[0]
+        high = model.heights >= _LOWEST * lowest
         given_up = np.concatenate([given_up, model.positions[kept & ~high]])
         merged, deleted = merged + len(higher), deleted + int((kept & ~high).sum())
         gone = not (kept & high).all()
@@ -154,9 +158,7 @@ def curate_atoms(
     return images, replace(atoms, counts=atoms.counts | counts)
 
 
-def _worth_trying(
-    found: Candidates, atoms: Curated, minimum_distance: float, given_up: np.ndarray
-) -> np.ndarray:
+def _worth_trying(found: Candidates, atoms: Curated, minimum_distance: float, given_up: np.ndarray) -> np.ndarray:
     """Candidates that are high and certain enough, and not too near an atom there is."""
     if not len(found.heights):
         return np.zeros(0, bool)
@@ -175,7 +177,7 @@ def _worth_trying(
 
 def _with_widths(series: Series, model: Model, types: np.ndarray) -> Model:
     """The same atoms, as bright as before, with the width that suits each type best."""
-    sigmas = fit_types(series, model, types, rounds=2).sigmas
+    sigmas = fit_types(series, model, types)[0].sigmas
     return Model(model.positions, model.heights * (model.sigmas / sigmas) ** 3, sigmas)
 
 

@@ -163,7 +163,9 @@ def _maxima(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         step = np.eye(3, dtype=int)[axis]
         before, after = (block[tuple((where + s).T)].astype(np.float64) for s in (-step, step))
         curve = before + after - 2.0 * values
-        positions[:, axis] += np.where(curve < 0, np.clip(0.5 * (before - after) / np.minimum(curve, -1e-30), -0.5, 0.5), 0)
+        positions[:, axis] += np.where(
+            curve < 0, np.clip(0.5 * (before - after) / np.minimum(curve, -1e-30), -0.5, 0.5), 0
+        )
     sample = block[core].ravel()[:: max(1, block.size // 200_000)]
     return positions, values, float(1.4826 * np.median(np.abs(sample - np.median(sample))))
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._kernels import push
+from .tails import MOST, Tails, blurred
 from .tilts import Group, Model, Series, itself
 
 _BINS = 24
@@ -23,7 +24,15 @@ class Noise(NamedTuple):
     floor: float
 
 
-def fit_types(series: Series, model: Model, labels: np.ndarray, *, widths: bool = True, rounds: int = 2) -> Model:
+def fit_types(
+    series: Series,
+    model: Model,
+    labels: np.ndarray,
+    *,
+    widths: bool = True,
+    rounds: int = 2,
+    tails: Tails | None = None,
+) -> tuple[Model, Tails | None]:
     """Computes: heights and widths that all atoms of a type share, by Gauss-Newton steps.
 
     Parameters
@@ -37,29 +46,38 @@ def fit_types(series: Series, model: Model, labels: np.ndarray, *, widths: bool 
         One height for each type and (True) one width for each type.
     rounds : int
         Steps, at most.
+    tails : Tails, optional
+        Where to start with the probe's tails, which are then fitted too.
+
+    Returns
+    -------
+    model : Model
+    tails : Tails or None
     """
     k = int(labels.max()) + 1
-    heights = np.exp(np.bincount(labels, np.log(model.heights)) / np.maximum(np.bincount(labels), 1))[labels]
-    sigmas = np.exp(np.bincount(labels, np.log(model.sigmas)) / np.maximum(np.bincount(labels), 1))[labels]
+    count = np.maximum(np.bincount(labels), 1)
+    heights, sigmas = (np.exp(np.bincount(labels, np.log(v)) / count)[labels] for v in (model.heights, model.sigmas))
     model = Model(model.positions, heights, sigmas)
-    misfit, best, step, fraction = np.inf, model, np.zeros(0), 1.0
+    misfit, best, step, fraction = np.inf, (model, tails), np.zeros(0), 1.0
     for _ in range(rounds + 1):
-        parts = series.map(type_equations, model, labels, k, widths)
+        parts = series.map(type_equations, model, labels, k, widths, tails)
         new = sum(part[2] for part in parts)
         if new < misfit:
             converged = not new < (1 - 1e-6) * misfit
-            misfit, best, fraction = new, model, 1.0
-            normal, vector = sum(part[0] for part in parts), sum(part[1] for part in parts)
-            step = _type_step(normal, vector)
+            misfit, best, fraction = new, (model, tails), 1.0
+            step = _type_step(sum(part[0] for part in parts), sum(part[1] for part in parts))
             if converged:
                 break
         else:
             fraction *= 0.3
+        model, tails = best
         change = np.zeros((len(labels), 5))
         change[:, 3] = np.log(np.maximum(1.0 + fraction * step[:k], _LEAST_RATIO))[labels]  # images are linear in H
         if widths:
-            change[:, 4] = np.clip(fraction * step[k:], -_WIDTH_STEP, _WIDTH_STEP)[labels]
-        model = best.changed(change)
+            change[:, 4] = np.clip(fraction * step[k : 2 * k], -_WIDTH_STEP, _WIDTH_STEP)[labels]
+        model = model.changed(change)
+        if tails is not None:
+            tails = tails._replace(parts=np.clip(tails.parts + fraction * step[-len(tails.parts) :], 0.0, MOST))
     return best
 
 
@@ -67,22 +85,21 @@ def _type_step(normal: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Solution of the normal equations; what no pixel tells stays as it is."""
     there = np.diag(normal) > 0
     root = np.sqrt(np.diag(normal)[there])
+    scaled = normal[np.ix_(there, there)] / root[:, None] / root
     step = np.zeros(len(vector))
-    step[there] = (
-        np.linalg.lstsq(normal[np.ix_(there, there)] / root[:, None] / root, vector[there] / root, rcond=1e-10)[0] / root
-    )
+    step[there] = np.linalg.lstsq(scaled, vector[there] / root, rcond=1e-10)[0] / root
     return step
 
 
 def type_equations(
-    group: Group, model: Model, labels: np.ndarray, k: int, widths: bool
+    group: Group, model: Model, labels: np.ndarray, k: int, widths: bool, tails: Tails | None
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Normal matrix and vector of a change of ln H and (`widths`) ln sigma of each type, and sum w r^2."""
-    m = 2 * k if widths else k
+    """Normal matrix and vector of changes of ln H and (`widths`) ln sigma of each type and of the tails; sum w r^2."""
+    m = (2 * k if widths else k) + (0 if tails is None else len(tails.parts))
     normal, vector, misfit = np.zeros((m, m)), np.zeros(m), 0.0
     kinds = [np.flatnonzero(labels == kind) for kind in range(k)]
-    for t, (image, weights) in enumerate(zip(group.images, group.weights, strict=True)):
-        columns = np.zeros((m, *image.shape), np.float32)
+    for t, weights in enumerate(group.weights):
+        columns = np.zeros((m, *weights.shape), np.float32)
         for kind, which in enumerate(kinds):
             seen = group.seen(t, model.select(which))
             push(*seen, itself(len(which)), columns[kind])
@@ -90,12 +107,18 @@ def type_equations(
                 wider = np.zeros((len(which), 4))
                 wider[:, 3] = 1.0
                 push(*seen, wider, columns[k + kind])
+        predicted, image = columns[:k].sum(axis=0), group.images[t]
+        if tails is not None:
+            image = group.measured[t]
+            spread = [b - predicted for b in blurred(predicted, tails)]
+            columns[-len(spread) :] = spread
+            predicted = predicted + sum(p * c for p, c in zip(tails.parts.astype(np.float32), spread, strict=True))
         root = np.sqrt(weights).ravel()
-        flat = columns.reshape(m, -1) * root
-        residual = (image.ravel() - columns[:k].sum(axis=0).ravel()) * root
-        normal += flat.astype(np.float64) @ flat.T.astype(np.float64)
-        vector += flat.astype(np.float64) @ residual.astype(np.float64)
-        misfit += float(np.square(residual, dtype=np.float64).sum())
+        flat = (columns.reshape(m, -1) * root).astype(np.float64)
+        residual = ((image - predicted).ravel() * root).astype(np.float64)
+        normal += flat @ flat.T
+        vector += flat @ residual
+        misfit += float(residual @ residual)
     return normal, vector, misfit
 
 

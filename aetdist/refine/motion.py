@@ -106,6 +106,37 @@ class Tilts:
             images, self.noise = fit_noise(images, model)
         return images
 
+    def frame_variance(self, positions: np.ndarray, pixel_size: float) -> np.ndarray:
+        """How sure the frame is that the angles and shifts of the series define, at each atom.
+
+        Parameters
+        ----------
+        positions : ndarray, shape (n, 3), float64
+            Angstrom.
+        pixel_size : float
+            Angstrom.
+
+        Returns
+        -------
+        ndarray, shape (n, 3), float64
+            Angstrom^2, along x, y, z. 0 where tilts were not moved.
+
+        Notes
+        -----
+        The object stays where all tilts have it on average. Where they were off by random rotations and shifts, so
+        is their average, by as much over the root of their number.
+        """
+        n_tilts = len(self.start)
+        turns = Rotation.from_matrix(self.motion.matrices @ np.swapaxes(self.start, 1, 2)).as_rotvec()
+        turns = np.einsum("tji,tj->ti", self.motion.matrices, turns)  # about the sample's axes
+        vx, vy, vz = turns.var(axis=0) / n_tilts
+        x, y, z = np.square(positions).T
+        rotated = np.stack([vy * z + vz * y, vz * x + vx * z, vx * y + vy * x], axis=1)
+        seen = self.motion.matrices[:, :2]
+        spread = self.motion.shifts.var() * pixel_size**2
+        moved_by = spread * np.diag(np.linalg.inv(np.einsum("tai,taj->ij", seen, seen)))
+        return np.asarray(rotated + moved_by)
+
     def found(self) -> dict[str, Any]:
         """Variables for the record: Euler angles (degrees), shifts (pixels) and brightness of every tilt."""
         return {

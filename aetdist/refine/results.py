@@ -12,8 +12,8 @@ import xarray as xr
 from ..metrics import r1_factor
 from ..schema import AXES
 from .curation import Curated
-from .difference import residuals
 from .edits import Edit, apply_edits
+from .tails import Tails, blurred
 from .tilts import Group, Model, Series
 from .uncertainty import PositionError, probabilities
 
@@ -61,7 +61,12 @@ def with_edits(atoms: Curated, edits: Sequence[Edit]) -> Curated:
 
 
 def as_dataset(
-    atoms: Curated, own: np.ndarray, error: PositionError, r_factor: np.ndarray, images: Series
+    atoms: Curated,
+    own: np.ndarray,
+    error: PositionError,
+    r_factors: np.ndarray,
+    images: Series,
+    tails: Tails | None,
 ) -> xr.Dataset:
     """ATOMS by falling height.
 
@@ -71,8 +76,9 @@ def as_dataset(
     own : ndarray, shape (n,), float64
         Height of every atom, fitted on its own.
     error : PositionError
-    r_factor : ndarray, shape (iteration, tilt), float64
+    r_factors : ndarray, shape (iteration, tilt), float64
     images : Series
+    tails : Tails, optional
     """
     model, k = atoms.model, len(atoms.mixture.means)
     atom, kinds = probabilities(own, atoms.mixture, atoms.rejected)
@@ -93,15 +99,16 @@ def as_dataset(
         {"atom": np.arange(len(own)), "axis": list(AXES), "type_number": np.arange(1, k + 1)},
     )
     measured = np.concatenate(images.map(_measured))
-    predicted = np.concatenate(images.map(_predicted, model))
+    predicted = np.concatenate(images.map(shown, model, tails))
     kinds_there = [atoms.types == kind for kind in range(k)]
     return dataset.assign(
-        r_factor=(("iteration", "tilt"), r_factor), round_r=("iteration", np.nanmean(r_factor, axis=1))
+        r_factor=(("iteration", "tilt"), r_factors), round_r=("iteration", np.nanmean(r_factors, axis=1))
     ).assign_attrs(
-        R=float(np.nanmean(r_factor[-1])),
+        R=float(np.nanmean(r_factors[-1])),
         R1=r1_factor(predicted, measured[:, 0], measured[:, 1] > 0),
         type_heights=[float(np.median(model.heights[which])) if which.any() else float("nan") for which in kinds_there],
         type_sigmas=[float(np.median(model.sigmas[which])) if which.any() else float("nan") for which in kinds_there],
+        tails=[] if tails is None else [float(part) for part in tails.parts],
         cramer_rao=error.cramer_rao,
         crowding=error.crowding.tolist(),
         **{"n_added": 0, "n_deleted": 0, "n_merged": 0, "n_retyped": 0, **atoms.counts},
@@ -109,9 +116,15 @@ def as_dataset(
     )
 
 
-def difference_map(images: Series, model: Model) -> np.ndarray:
+def r_factor(images: Series, model: Model, tails: Tails | None = None) -> np.ndarray:
+    """R (eq. 4) of every tilt over measured pixels, (tilt,) float64."""
+    sums = np.concatenate(images.map(_misfit, model, tails))
+    return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
+
+
+def difference_map(images: Series, model: Model, tails: Tails | None = None) -> np.ndarray:
     """Root mean square over the tilts of image - prediction, (y, x) float64; NaN where no tilt was measured."""
-    parts = images.map(_squares, model)
+    parts = images.map(_squares, model, tails)
     square, count = sum(p[0] for p in parts), sum(p[1] for p in parts)
     return np.sqrt(np.divide(square, count, out=np.full(np.shape(square), np.nan), where=count > 0))
 
@@ -125,14 +138,28 @@ def differences(before: np.ndarray, after: np.ndarray, series: xr.Dataset) -> di
     }
 
 
-def _squares(group: Group, model: Model) -> tuple[np.ndarray, np.ndarray]:
-    left = residuals(group, model).astype(np.float64)
-    return np.square(left).sum(axis=0), (group.weights > 0).sum(axis=0)
+def shown(group: Group, model: Model, tails: Tails | None) -> np.ndarray:
+    """What the group's tilts show of a model, with the tails of the probe, (tilt, y, x) float32."""
+    images = np.array([group.predicted(t, model) for t in range(len(group.numbers))])
+    if tails is not None and tails.parts.any():
+        for t, image in enumerate(images):
+            wide = [p * (b - image) for p, b in zip(tails.parts, blurred(image, tails), strict=True)]
+            images[t] += np.sum(wide, axis=0)
+    return images
+
+
+def _misfit(group: Group, model: Model, tails: Tails | None) -> np.ndarray:
+    known = group.weights > 0
+    left = np.abs(shown(group, model, tails) - group.measured, dtype=np.float64)
+    whole = np.abs(group.measured, dtype=np.float64)
+    return np.stack([left.sum(axis=(1, 2), where=known), whole.sum(axis=(1, 2), where=known)], axis=1)
+
+
+def _squares(group: Group, model: Model, tails: Tails | None) -> tuple[np.ndarray, np.ndarray]:
+    known = group.weights > 0
+    left = np.square(group.measured - shown(group, model, tails), dtype=np.float64)
+    return left.sum(axis=0, where=known), known.sum(axis=0)
 
 
 def _measured(group: Group) -> np.ndarray:
-    return np.stack([group.images, group.weights > 0], axis=1)
-
-
-def _predicted(group: Group, model: Model) -> np.ndarray:
-    return np.array([group.predicted(t, model) for t in range(len(group.numbers))])
+    return np.stack([group.measured, group.weights > 0], axis=1)

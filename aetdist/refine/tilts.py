@@ -57,8 +57,10 @@ class Group:
     ----------
     numbers : ndarray, shape (t,), intp
         Which tilts of the series.
+    measured : ndarray, shape (t, y, x), float32
+        What was measured of the atoms.
     images, weights : ndarray, shape (t, y, x), float32
-        What was measured, and 1 / variance of each pixel: 0 where nothing was.
+        The same without tails of the probe, and 1 / variance of each pixel: 0 where nothing was measured.
     matrices : ndarray, shape (t, 3, 3), float64
         lab = R @ sample.
     corners : ndarray, shape (t, 2), float64
@@ -70,6 +72,7 @@ class Group:
     """
 
     numbers: np.ndarray
+    measured: np.ndarray
     images: np.ndarray
     weights: np.ndarray
     matrices: np.ndarray
@@ -235,7 +238,16 @@ def make_group(
         weights[np.asarray(outside) > _OUTSIDE * (np.asarray(outside) + np.asarray(inside))] = 0.0
     images[weights == 0] = 0.0
     n = len(numbers)
-    return Group(numbers, images, weights, np.ascontiguousarray(matrices), np.tile(corner, (n, 1)), np.ones(n), pixel_size)
+    return Group(
+        numbers,
+        images,
+        images,
+        weights,
+        np.ascontiguousarray(matrices),
+        np.tile(corner, (n, 1)),
+        np.ones(n),
+        pixel_size,
+    )
 
 
 def _apply(function: Callable[..., Any], group: Group, arguments: tuple[Any, ...]) -> Any:

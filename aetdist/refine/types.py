@@ -39,12 +39,13 @@ class Mixture(NamedTuple):
 def mixture_of_types(heights: np.ndarray, types: np.ndarray, k: int | None = None) -> Mixture:
     """The mixture of atoms whose types (0 ... k - 1) are given: medians, and spreads from median deviations."""
     k = int(types.max()) + 1 if k is None else k
-    parts, means, spreads = np.zeros(k), np.zeros(k), np.zeros(k)
+    parts, means, spreads = np.full(k, 0.5), np.full(k, np.median(heights)), np.full(k, np.std(heights))
     for kind in range(k):
-        own = heights[types == kind] if (types == kind).any() else heights
-        parts[kind], means[kind] = max(1, (types == kind).sum()), np.median(own)
-        spreads[kind] = max(1.4826 * np.median(np.abs(own - means[kind])), _LEAST_SPREAD * abs(means[kind]))
-    return _ordered(parts / parts.sum(), means, spreads)
+        own = heights[types == kind]
+        if len(own):
+            parts[kind], means[kind] = len(own), np.median(own)
+            spreads[kind] = 1.4826 * np.median(np.abs(own - means[kind]))
+    return _ordered(parts / parts.sum(), means, np.maximum(spreads, _LEAST_SPREAD * np.abs(means)))
 
 
 def fit_mixture(heights: np.ndarray, start: Mixture) -> Mixture:

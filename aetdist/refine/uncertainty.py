@@ -34,7 +34,9 @@ class PositionError:
     crowding: np.ndarray
 
 
-def position_error(series: Series, model: Model, free: Free, n_tilts: int, seed: int) -> PositionError:
+def position_error(
+    series: Series, model: Model, free: Free, n_tilts: int, seed: int, frame: np.ndarray
+) -> PositionError:
     """Computes: how far positions may be off, from how much tilts disagree about them.
 
     Parameters
@@ -47,6 +49,8 @@ def position_error(series: Series, model: Model, free: Free, n_tilts: int, seed:
         What was fitted.
     n_tilts : int
     seed : int
+    frame : ndarray, shape (n, 3), float64
+        Variance of the frame that positions are in, Angstrom^2.
 
     Notes
     -----
@@ -69,11 +73,12 @@ def position_error(series: Series, model: Model, free: Free, n_tilts: int, seed:
         right = free.shared(np.asarray(sum(series.map(signed_scores, model, signs))))
         together = solve_linear(series, model, free, inverse, right)
         alone = np.einsum("nij,nj->ni", own, right[:, :3])
-        # Medians: a few atoms that nothing determines must not speak for all.
-        ratio += np.median(np.abs(together[:, :3]), axis=0) / np.maximum(np.median(np.abs(alone), axis=0), 1e-30)
+        # Relative to each atom's own, so that all count alike.
+        deviation = np.sqrt(np.maximum(variance, 1e-300))
+        ratio += np.mean(np.abs(together[:, :3]) / deviation, axis=0) / np.mean(np.abs(alone) / deviation, axis=0)
     crowding = np.maximum(ratio / _SAMPLES, 1.0)
     bound = float(np.sqrt(np.einsum("nii->n", own).mean()))
-    return PositionError(np.sqrt(np.maximum(variance, 0.0)) * crowding, bound, crowding)
+    return PositionError(np.sqrt(np.maximum(variance, 0.0) * crowding**2 + frame), bound, crowding)
 
 
 def score_products(group: Group, model: Model) -> np.ndarray:
