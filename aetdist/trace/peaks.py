@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +13,14 @@ from scipy.spatial import cKDTree
 
 from ..blocks.halo import block_cores, block_edges, with_halo
 from ..errors import InputError
-from ..geometry import grid_step
 from ..schema import ATOMS, AXES, VOLUME, check, with_units
+from ..voxels import noise_threshold, not_finite, voxel_size
+from ..voxels._spline_kernels import filter_axes, filter_taps, spline_weights
 from . import _fit_kernels, _kernels
-from .threshold import noise_threshold
 
 # A block is large enough that its halo (some 18 voxels) does not dominate, and its arrays are some 50 MB.
 SMALLEST_BLOCK = 96
 LARGEST_BLOCK = 192
-FEWEST_VOXELS = 4
 FIT_ITERATIONS = 10
 FIT_WEIGHT = 0.5  # standard deviation of the Gaussian weight, in half boxes
 # Maxima below this part of the density at a typical place of matter are not worth a fit: spline ripples, rounding.
@@ -92,7 +90,7 @@ class Search:
     @property
     def halo(self) -> int:
         """Voxels around a block that its peaks depend on: the reach of the filter plus that of the fit."""
-        return len(_kernels.filter_taps(self.sigma)) - 1 + _fit_kernels.fit_reach(self.step)
+        return len(filter_taps(self.sigma)) - 1 + _fit_kernels.fit_reach(self.step)
 
 
 def trace_atoms(
@@ -248,7 +246,7 @@ def find_peaks(
     if not lazy:
         density = np.asarray(density, dtype=np.float32)
         if not np.isfinite(density).all():
-            raise InputError(_not_finite(int((~np.isfinite(density)).sum()), "the volume"))
+            raise InputError(not_finite(int((~np.isfinite(density)).sum()), "the volume"))
         if isinstance(support, da.Array):
             support = support.compute()
     chunks = density.chunks if lazy else tuple((n,) for n in density.shape)
@@ -274,10 +272,10 @@ def _peaks_of_block(
     block = np.asarray(block, dtype=np.float32)
     if not np.isfinite(block).all():
         where = ", ".join(f"{axis} {lo}..{hi - 1}" for axis, (lo, hi) in zip("zyx", core, strict=True))
-        raise InputError(_not_finite(int((~np.isfinite(block)).sum()), f"the block of voxels {where}"))
+        raise InputError(not_finite(int((~np.isfinite(block)).sum()), f"the block of voxels {where}"))
     reach = _fit_kernels.fit_reach(search.step)
-    coefficients = _kernels.filter_axes(np.pad(block, pads, mode="reflect"), _kernels.filter_taps(search.sigma))
-    weights = _kernels.spline_weights(np.arange(3) / 3).astype(np.float32)
+    coefficients = filter_axes(np.pad(block, pads, mode="reflect"), filter_taps(search.sigma))
+    weights = spline_weights(np.arange(3) / 3).astype(np.float32)
     maxima = _kernels.find_maxima(coefficients, reach, weights, np.float32(search.floor))
     first = np.array([lo for lo, _ in core])
     size = np.array(shape)
@@ -336,7 +334,7 @@ def _has_company(position: np.ndarray, distance: float) -> np.ndarray:
 def _checked(volume: xr.Dataset, sigma: float, fit_box: float, support: Any) -> tuple[float, Any]:
     """Voxel size in Angstrom and the bare array of the support; refuses what cannot be traced."""
     check(volume, VOLUME)
-    voxel = _voxel_size(volume)
+    voxel = voxel_size(volume)
     if not (np.isfinite(sigma) and sigma >= 0):
         raise InputError(f"sigma is {sigma}; needed is a number of voxels, 0 or more.")
     if not (np.isfinite(fit_box) and 0 < fit_box <= 8 * voxel):
@@ -348,33 +346,3 @@ def _checked(volume: xr.Dataset, sigma: float, fit_box: float, support: Any) -> 
     if support is not None and np.shape(support) != shape:
         raise InputError(f"The support has shape {np.shape(support)}; the volume has {shape}; crop one of them.")
     return voxel, support
-
-
-def _voxel_size(volume: xr.Dataset) -> float:
-    """Edge of a voxel in Angstrom; refuses a grid that is not one of equal cubes."""
-    steps = {}
-    for axis in AXES:
-        if axis not in volume.coords:
-            raise InputError(
-                f"The volume has no coordinate {axis}; assign the voxel positions along {axis} in Angstrom."
-            )
-        coordinate = np.asarray(volume[axis].values, dtype=np.float64)
-        if len(coordinate) < FEWEST_VOXELS:
-            raise InputError(
-                f"The volume has {len(coordinate)} voxels along {axis}; needed are {FEWEST_VOXELS} or more."
-            )
-        steps[axis] = grid_step(coordinate)
-        if not (steps[axis] > 0 and np.allclose(np.diff(coordinate), steps[axis], rtol=1e-3, atol=0)):
-            raise InputError(f"The volume's coordinate {axis} does not rise in equal steps; resample it first.")
-    if max(steps.values()) > 1.001 * min(steps.values()):
-        raise InputError(
-            f"Voxels are {' x '.join(f'{s:.4g}' for s in steps.values())} Angstrom (x, y, z); needed are cubes."
-        )
-    return math.fsum(steps.values()) / 3
-
-
-def _not_finite(count: int, where: str) -> str:
-    return (
-        f"{count} voxels of {where} are not finite numbers; reconstruct again, "
-        "or fill them (volume.fillna(0)) before tracing."
-    )
