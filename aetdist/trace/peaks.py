@@ -96,7 +96,7 @@ class Search:
 def trace_atoms(
     volume: xr.Dataset,
     *,
-    minimum_distance: float = 2.0,
+    minimum_distance: float = 1.7,
     threshold: float | None = None,
     sigma: float = 1.0,
     fit_box: float = 0.8,

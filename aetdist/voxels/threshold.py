@@ -10,9 +10,12 @@ from ..errors import InputError
 # Peaks fall into one class where the two best classes are as near as this (lower mean / higher mean):
 # the halves of a single normal class whose spread is under 22 percent of its mean.
 ONE_CLASS = 0.7
-# A lighter species must be so strong relative to the heaviest; ripples around atoms stay below.
+# The lightest species must be so strong relative to the mean of the stronger half; ripples and noise stay below.
 LIGHTEST = 0.2
-BINS = 96
+# A valley ends the noise if it is lower than this part of the mode of atoms above it.
+VALLEY = 0.5
+BIN = 0.0125  # of the mean of the stronger half
+SMOOTHING = 2.0  # bins
 
 
 def noise_threshold(intensities: np.ndarray) -> float:
@@ -35,11 +38,11 @@ def noise_threshold(intensities: np.ndarray) -> float:
 
     Notes
     -----
-    The k-means step of [1]_ with two classes, solved exactly (Otsu): of all splits of the sorted
-    intensities the one with the least variance within the classes; the threshold is half way between
-    their means. Where species differ much, the lower class may hold noise and a lighter species: if the
-    distribution has a mode of its own there, parted from the heavier atoms and from the noise by valleys
-    of less than half its height, the threshold goes to the lower valley.
+    Noise has many weak peaks, ever fewer stronger ones; each species has a mode. The threshold is the lowest
+    place between the noise and the lightest mode that is parted from it by a valley of less than half the
+    mode's height: the lightest species is found however many heavier ones there are. Where noise and atoms
+    overlap too much for such a valley: the k-means step of [1]_ with two classes, solved exactly (Otsu), and
+    the threshold half way between their means.
 
     References
     ----------
@@ -57,25 +60,28 @@ def noise_threshold(intensities: np.ndarray) -> float:
     low, high = lower[split], upper[split]
     if low > ONE_CLASS * high:
         return -np.inf
-    threshold = (low + high) / 2
-    lighter = _valley_below_light_species(x, threshold, high)
-    return float(threshold if lighter is None else lighter)
+    valley = _valley_above_noise(x, high)
+    return float((low + high) / 2 if valley is None else valley)
 
 
-def _valley_below_light_species(x: np.ndarray, threshold: float, high: float) -> float | None:
-    """Where a mode of lighter atoms below the threshold ends; None where there is none."""
-    counts, edges = np.histogram(x, bins=BINS, range=(0.0, high))
-    smooth = gaussian_filter1d(counts.astype(float), 2.0, mode="nearest")
-    first, last = int(np.ceil(LIGHTEST * BINS)), int(np.searchsorted(edges, threshold))
-    peaks = [i for i in range(first, last) if smooth[i] >= smooth[i - 1] and smooth[i] > smooth[i + 1]]
-    for p in sorted(peaks, key=lambda i: -smooth[i]):
-        right = p + int(np.argmin(smooth[p:]))
-        noise = int(np.argmax(smooth[:p]))
-        left = noise + int(np.argmin(smooth[noise : p + 1]))
-        # Modes to be told apart hold enough peaks for the valley not to be chance.
-        members = counts[left : right + 1].sum()
-        enough = members >= max(20, 0.05 * np.count_nonzero(x > threshold))
-        deep = max(smooth[left], smooth[right]) < 0.5 * smooth[p]
-        if enough and deep and right < BINS - 1 and left < p:
-            return float((edges[left] + edges[left + 1]) / 2)
+def _valley_above_noise(x: np.ndarray, high: float) -> float | None:
+    """Where the noise ends and the lightest atoms begin; None where no valley parts them."""
+    width = BIN * high
+    counts = np.bincount(np.clip(x / width, 0, 2 / BIN).astype(np.int64), minlength=int(2 / BIN) + 2)
+    smooth = gaussian_filter1d(counts.astype(float), SMOOTHING, mode="constant")
+    first = int(LIGHTEST / BIN)
+    noise = int(np.argmax(smooth[:first]))
+    below = np.concatenate([[0], np.cumsum(counts)])
+    left = noise + int(np.argmin(smooth[noise:first]))
+    for p in range(first, len(smooth) - 1):
+        if smooth[p] <= smooth[left]:
+            left = p
+        top = smooth[p] > smooth[p - 1] and smooth[p] >= smooth[p + 1]
+        if not top or smooth[left] >= VALLEY * smooth[p]:
+            continue
+        right = p + int(np.argmax(smooth[p:] <= smooth[left])) if (smooth[p:] <= smooth[left]).any() else len(counts)
+        # A mode holds enough peaks for its valley not to be chance.
+        if below[right] - below[left] >= max(10, 0.03 * (x.size - below[first])):
+            lowest = np.flatnonzero(smooth[noise : p + 1] <= smooth[left]) + noise
+            return (0.5 * (lowest[0] + lowest[-1]) + 0.5) * width
     return None
