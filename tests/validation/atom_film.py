@@ -91,7 +91,7 @@ def images_of(positions: np.ndarray, series: xr.Dataset, heights: Any, sigmas: A
         sigmas=sigmas,
         x=series["x"].values,
         y=series["y"].values,
-        pixel_size=VOXEL,
+        pixel_size=float(series["pixel_size"]),
     )
 
 
@@ -112,22 +112,31 @@ def best_gaussians(positions: np.ndarray, series: xr.Dataset) -> tuple[float, fl
     return min(fits)[1:]
 
 
-def of_model(atoms: xr.Dataset, series: xr.Dataset, own_tilts: bool = False) -> np.ndarray:
-    """Projections of refined atoms: ``intensity`` is a peak's height, ``b_factor`` 8 pi^2 sigma^2.
+def of_model(atoms: xr.Dataset, series: xr.Dataset, heights: str = "type", own_tilts: bool = False) -> np.ndarray:
+    """Projections of refined atoms with their tails, (tilt, y, x).
 
-    At the angles of the series, or where and as bright as the refinement has its tilts.
+    Of the height of their types or each of its own (``intensity``); at the angles of the series, or where and as
+    bright as the refinement has its tilts.
     """
-    positions, heights = atoms["position"].values, atoms["intensity"].values
+    size = float(series["pixel_size"])
+    peaks = atoms["intensity"].values if heights == "atom" else np.array(atoms.attrs["type_heights"])[atoms["type"] - 1]
     sigmas = np.sqrt(atoms["b_factor"].values / 8.0) / np.pi
+    parts = [(1.0 - sum(atoms.attrs["tails"]), sigmas)]
+    for part, blur in zip(atoms.attrs["tails"], atoms.attrs["tail_blurs"], strict=True):
+        parts.append((part * (sigmas / (wide := np.hypot(sigmas, blur * size))) ** 3, wide))
+
+    def seen(series: xr.Dataset) -> np.ndarray:
+        return sum(images_of(atoms["position"].values, series, part * peaks, wide) for part, wide in parts)
+
     if not own_tilts:
-        return images_of(positions, series, heights, sigmas)
-    moved = [
-        series.isel(tilt=[i]).assign(angles=(("tilt", "euler"), atoms["angles"].values[[i]]))
-        .assign_coords(x=series["x"] - x * VOXEL, y=series["y"] - y * VOXEL)
+        return seen(series)
+    tilts = [
+        series.isel(tilt=[i])
+        .assign(angles=(("tilt", "euler"), atoms["angles"].values[[i]]))
+        .assign_coords(x=series["x"] - x * size, y=series["y"] - y * size)
         for i, (y, x) in enumerate(atoms["shift"].values)
-    ]  # fmt: skip
-    images = np.concatenate([images_of(positions, each, heights, sigmas) for each in moved])
-    return images * atoms["gain"].values[:, None, None]
+    ]
+    return np.concatenate([seen(tilt) for tilt in tilts]) * atoms["gain"].values[:, None, None]
 
 
 def agreement(atoms: xr.Dataset, known: np.ndarray, volume: xr.Dataset) -> dict[str, Any]:
@@ -169,24 +178,24 @@ def film(seed: int = 0, options: Any = None) -> dict[str, Any]:
         watch = Stopwatch()
         volume, traced, refined = solved(series, options, heights=heights)
         figures["traced"] = agreement(traced, known, volume) | {"r_volume": float(volume["r_factor"][-1].mean())}
-        figures[f"a height per {heights}"] = agreement(refined, known, volume) | explained(refined, series)
+        figures[f"a height per {heights}"] = agreement(refined, known, volume) | explained(refined, series, heights)
         figures[f"a height per {heights}"] |= watch.read()
     started = published_film.as_atoms(known)
     refined = aet.refine_atoms(series, started, volume=volume, heights="type", curate=False)
-    figures["published, refined"] = agreement(refined, known, volume) | explained(refined, series)
+    figures["published, refined"] = agreement(refined, known, volume) | explained(refined, series, "type")
     kept = np.setdiff1d(np.arange(series.sizes["tilt"]), HELD_OUT)
     _, _, refined = solved(series.isel(tilt=kept), options, heights="atom")
     left_out = series.isel(tilt=list(HELD_OUT))
-    figures["a height per atom, held-out tilts"] = {"r_inside": r_inside(of_model(refined, left_out), left_out)}
+    figures["a height per atom, held-out tilts"] = {"r_inside": r_inside(of_model(refined, left_out, "atom"), left_out)}
     return figures
 
 
-def explained(refined: xr.Dataset, series: xr.Dataset) -> dict[str, float]:
+def explained(refined: xr.Dataset, series: xr.Dataset, heights: str) -> dict[str, float]:
     """R of the model over the rays inside the field: tilts as they came, and as the refinement has them."""
     return {
         "atoms": refined.sizes["atom"],
-        "r_inside": r_inside(of_model(refined, series), series),
-        "r_inside_refined_tilts": r_inside(of_model(refined, series, own_tilts=True), series),
+        "r_inside": r_inside(of_model(refined, series, heights), series),
+        "r_inside_refined_tilts": r_inside(of_model(refined, series, heights, own_tilts=True), series),
         "r": float(refined.attrs["R"]),
     }
 
@@ -249,5 +258,5 @@ def synthetic_film(seed: int = 0, options: Any = None) -> dict[str, Any]:
     for heights in ("type", "atom"):
         volume, traced, refined = solved(series, options, heights=heights)
         figures["traced"] = agreement(traced, known, volume) | {"r_volume": float(volume["r_factor"][-1].mean())}
-        figures[f"a height per {heights}"] = agreement(refined, known, volume) | explained(refined, series)
+        figures[f"a height per {heights}"] = agreement(refined, known, volume) | explained(refined, series, heights)
     return figures

@@ -74,12 +74,10 @@ def measured(folder: str) -> dict[str, Any]:
 
     atoms = timed("trace", aet.trace_atoms, volume)
     figures["traced"] = atoms.sizes["atom"]
-    if hasattr(aet, "classify_atoms"):
-        atoms = timed("classify", aet.classify_atoms, volume, atoms, species=3)
-        figures["classified"] = atoms.sizes["atom"]
-    if hasattr(aet, "refine_atoms"):
-        refined = timed("refine", aet.refine_atoms, series, atoms, volume=volume, iterations=20, curate=False)
-        figures["refined"] = refined.sizes["atom"]
+    atoms = timed("classify", aet.classify_atoms, volume, atoms, species=3)
+    figures["classified"] = atoms.sizes["atom"]
+    refined = timed("refine", aet.refine_atoms, series, atoms, volume=volume, iterations=20, curate=False)
+    figures["refined"] = refined.sizes["atom"]
     return figures
 
 
@@ -90,8 +88,9 @@ def linear(seed: int = 0, sizes: tuple[int, ...] = ATOMS) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             n_atoms = in_child(made, folder, n, seed)
             found = in_child(measured, folder)
-        stages = [name for name in ("trace", "classify", "refine") if name in found]
-        found["cpu_s_per_1000_atoms"] = {name: 1000.0 * found[name]["cpu_s"] / n_atoms for name in stages}
+            found["cpu_s_per_1000_atoms"] = {
+                name: 1000.0 * found[name]["cpu_s"] / n_atoms for name in ("trace", "classify", "refine")
+            }
         figures[str(n_atoms)] = found
     figures.pop(next(iter(figures)))
     return figures

@@ -104,11 +104,9 @@ def solve(series: xr.Dataset, *, angles: bool = False, options: Options | None =
         series = timed("angles", refined_series, series)
     solved = Solved(series, timed("reconstruct", aet.reconstruct_resire, series), cpu_s=seconds)
     atoms = solved.atoms["traced"] = timed("trace", aet.trace_atoms, solved.volume)
-    if hasattr(aet, "classify_atoms"):
-        atoms = timed("classify", aet.classify_atoms, solved.volume, atoms, species=species)
-        solved.atoms["classified"] = atoms
-    if hasattr(aet, "refine_atoms"):
-        solved.atoms["refined"] = timed("refine", aet.refine_atoms, series, atoms, volume=solved.volume)
+    atoms = timed("classify", aet.classify_atoms, solved.volume, atoms, species=species)
+    solved.atoms["classified"] = atoms
+    solved.atoms["refined"] = timed("refine", aet.refine_atoms, series, atoms, volume=solved.volume)
     return solved
 
 
@@ -150,15 +148,11 @@ def judge(name: str, radius: float | None = None, seed: int = 0, options: Option
         for verdict, table in (("asked", ASKED), ("aimed", AIMED)):
             if stage in table[name]:
                 figures[stage][verdict] = reached(figures[stage], table[name][stage])
-    claims = solved.atoms.get("refined")
-    if claims is not None and "position_sigma" in claims:
-        figures["honesty"] = atom_scores.honesty(atom_scores.deviations(claims, case.truth, align))
-    if claims is not None and "probability" in claims:
-        figures["reliability"] = atom_scores.tables([atom_scores.verdicts(claims, case.truth, align)])
-        if "unresolved" in claims:
-            figures["unresolved"] = int(claims["unresolved"].sum())
-    if claims is not None:
-        figures["attributes"] = plain(claims.attrs)
+    claims = solved.atoms["refined"]
+    figures["honesty"] = atom_scores.honesty(atom_scores.deviations(claims, case.truth, align))
+    figures["reliability"] = atom_scores.tables([atom_scores.verdicts(claims, case.truth, align)])
+    figures["unresolved"] = int(claims["unresolved"].sum())
+    figures["attributes"] = plain(claims.attrs)
     return figures | {
         "cpu_s": solved.cpu_s | {"all": sum(solved.cpu_s.values())},
         "peak_gb": peak,

@@ -13,7 +13,9 @@ import pytest
 import xarray as xr
 
 from aetdist.geometry import euler_from_tilts
+from aetdist.metrics import r_factor
 from aetdist.project.atoms import project_atoms
+from aetdist.refine import refine_atoms
 
 HERE = Path(__file__).parent
 
@@ -186,6 +188,20 @@ def test_film__goes_on_beyond_the_field_without_atoms_too_near(harness: Any) -> 
     assert distances.min() >= harness.film.NEAREST
 
 
+def test_film__a_refined_model_is_seen_as_its_refinement_sees_it(harness: Any, glass: xr.Dataset) -> None:
+    """With tails, and tilts that are refined too; those that came are not as good."""
+    case = harness.cases.simulated(glass, ANGLES, imperfect=harness.cases.Imperfections(tails=0.3), seed=1)
+    found = refine_atoms(case.series, glass[["position", "type"]], curate=False)
+    assert sum(found.attrs["tails"]) > 0.1
+    images, mask = case.series["images"].values, case.series["mask"].values
+    came, refined = (
+        float(r_factor(harness.film.of_model(found, case.series, own_tilts=own), images, mask).mean())
+        for own in (False, True)
+    )
+    assert refined == pytest.approx(found.attrs["R"], abs=0.002)
+    assert came > refined + 0.002
+
+
 @pytest.mark.validation
 def test_film__rays_inside_the_field_give_the_known_r_of_the_published_atoms(harness: Any, data_folder: Path) -> None:
     series = harness.film.measured_series()
@@ -205,3 +221,17 @@ def test_bound__is_that_of_the_whole_particle(harness: Any, data_folder: Path) -
     case = harness.atoms.particle("five")
     assert case.taken["counts_per_pixel_measured"] == pytest.approx(100.0, rel=0.03)
     assert harness.scores.rms_of(harness.scores.cramer_rao(case)) == pytest.approx(7.5, abs=0.1)
+
+
+@pytest.mark.validation
+@pytest.mark.slow
+def test_small__is_what_is_asked_of_the_whole_particle(harness: Any, data_folder: Path) -> None:
+    """A sphere of 1,654 atoms, 5 %: found, false and rms of both stages; near the bound; error bars are honest."""
+    figures = harness.atoms.judge("five", radius=20.0)
+    for stage, (found, false, rms) in harness.atoms.ASKED["five"].items():
+        assert figures[stage]["found"] >= found and figures[stage]["false"] <= false, (stage, figures[stage])
+        assert figures[stage]["rms"] <= rms, (stage, figures[stage])
+    assert figures["refined"]["rms_over_bound"] <= 1.35
+    assert all(63.0 <= part <= 73.0 for part in figures["honesty"]["within_1"]), figures["honesty"]
+    surest = figures["reliability"]["type"][-1]
+    assert surest["atoms"] > 1500 and surest["right"] >= 0.9
