@@ -110,6 +110,7 @@ def as_dataset(
         type_heights=[float(np.median(model.heights[which])) if which.any() else float("nan") for which in kinds_there],
         type_sigmas=[float(np.median(model.sigmas[which])) if which.any() else float("nan") for which in kinds_there],
         tails=[] if tails is None else [float(part) for part in tails.parts],
+        tail_blurs=[] if tails is None else [float(blur) for blur in tails.blurs],
         cramer_rao=error.cramer_rao,
         crowding=error.crowding.tolist(),
         **{"n_added": 0, "n_deleted": 0, "n_merged": 0, "n_retyped": 0, **atoms.counts},
