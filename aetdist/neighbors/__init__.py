@@ -3,4 +3,4 @@
 from .pairs import as_points, mutual_nearest, neighbour_pairs
 from .rigid import RigidMotion, fit_rigid, register_rigid
 
-__all__ = ["as_points", "RigidMotion", "fit_rigid", "mutual_nearest", "neighbour_pairs", "register_rigid"]
+__all__ = ["RigidMotion", "as_points", "fit_rigid", "mutual_nearest", "neighbour_pairs", "register_rigid"]

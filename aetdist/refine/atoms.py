@@ -19,6 +19,7 @@ from .imaging import fit_types
 from .inputs import beside_the_atoms, checked_atoms, checked_series
 from .motion import Tilts
 from .results import as_dataset, difference_map, differences, origin_of, r_factor, with_edits
+from .sharing import Sharing, choose_sharing
 from .tails import Tails
 from .tilts import Model, Series
 from .uncertainty import position_error
@@ -35,8 +36,8 @@ def refine_atoms(
     *,
     volume: xr.Dataset | None = None,
     iterations: int = 20,
-    heights: Literal["type", "atom"] = "type",
-    widths: Literal["type", "atom"] = "type",
+    heights: Literal["auto", "type", "atom"] = "auto",
+    widths: Literal["auto", "type", "atom"] = "auto",
     solver: Literal["conjugate_gradients", "published"] = "conjugate_gradients",
     weights: Literal["noise", "uniform"] = "noise",
     curate: bool = True,
@@ -63,8 +64,9 @@ def refine_atoms(
         that see mostly that do not count.
     iterations : int
         Of the last refinement, after curation.
-    heights, widths : {"type", "atom"}
-        One height, one width for all atoms of a type, or for each atom.
+    heights, widths : {"auto", "type", "atom"}
+        One height, one width for all atoms of a type, or for each atom; "auto" takes the latter where
+        it explains more than so many numbers explain of noise (Akaike's criterion).
     solver : {"conjugate_gradients", "published"}
         All atoms together, preconditioned; or the paper's plain gradient descent with a fixed step.
     weights : {"noise", "uniform"}
@@ -141,34 +143,45 @@ def refine_atoms(
     report(1, steps, "refinement")
     if curate:
         images, found = curate_atoms(
-            images, found, tilts, rounds=curation_rounds, minimum_distance=minimum_distance, reach=maximum_move, prior=prior
+            images,
+            found,
+            tilts,
+            rounds=curation_rounds,
+            minimum_distance=minimum_distance,
+            reach=maximum_move,
+            prior=prior,
         )
         r_factors.append(r_factor(images, found.model))
         report(2, steps, "refinement")
     if changes:
         found = with_edits(found, changes)
     descend = conjugate_gradients if solver == "conjugate_gradients" else steepest_descent
-    numbers = np.arange(len(found.types))
-    free = Free(True, numbers if heights == "atom" else None, numbers if widths == "atom" else None)
+    k, n, sharing = len(found.mixture.means), len(found.types), None
     shape = Tails.none(float(np.median(found.model.sigmas)) / float(series["pixel_size"])) if tails else None
     for part in np.array_split(np.arange(iterations), _ROUNDS):
-        typed, shape = fit_types(images, found.model, found.types, widths=widths == "type", tails=shape)
-        model = typed if heights == "type" else found.model
-        images = tilts.settled(images, typed, shape)
-        descent = descend(images, model, free, len(part), anchor=found.anchor, reach=maximum_move, prior=tilts.expected(prior))
-        found = found.moved(descent.model)
-        r_factors.append(r_factor(images, found.model, shape))
+        typed, shape = fit_types(images, found.model, found.types, widths=widths != "atom", tails=shape)
+        model = typed if sharing is None else sharing.applied(found.model, typed)
+        images = tilts.settled(images, model, shape)
+        bounds = {"anchor": found.anchor, "reach": maximum_move, "prior": tilts.expected(prior)}
+        if sharing is None:
+            sharing, model = choose_sharing(images, model, k, heights, widths, **bounds)
+        model = descend(images, model, sharing.free(n), len(part), **bounds).model
+        found = found.moved(model)
+        r_factors.append(r_factor(images, model, shape))
         report(len(r_factors) + curate, steps, "refinement")
     images = tilts.settled(images, found.model, shape)
-    own = conjugate_gradients(images, found.model, Free(False, numbers, None), _OWN_HEIGHTS).model.heights
+    typed, _ = fit_types(images, found.model, found.types)
+    own = conjugate_gradients(
+        images, Sharing(True, False).applied(found.model, typed), Free(False, np.arange(n), None), _OWN_HEIGHTS
+    ).model.heights
     found = found.retyped(own)
-    if heights == "type":
-        found = found.moved(fit_types(images, found.model, found.types, widths=widths == "type")[0])
+    typed, _ = fit_types(images, found.model, found.types)
+    found = found.moved(sharing.applied(found.model, typed))
     r_factors.append(r_factor(images, found.model, shape))
     frame = tilts.frame_variance(found.model.positions, float(series["pixel_size"]))
-    error = position_error(images, found.model, free, series.sizes["tilt"], seed, frame)
+    error = position_error(images, found.model, sharing.free(n), seed, frame)
     report(steps, steps, "refinement")
-    result = as_dataset(found, own, error, np.array(r_factors), images, shape)
+    result = as_dataset(found, own, error, np.array(r_factors), images, shape, sharing)
     beside = differences(before, difference_map(images, found.model, shape), series) | tilts.found()
     return with_units(result.assign(beside).assign_coords(tilt=series["tilt"].values), ATOMS)
 

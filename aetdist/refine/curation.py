@@ -19,7 +19,8 @@ from .types import Mixture, fit_mixture, mixture_of_types
 log = logging.getLogger(__name__)
 
 _ITERATIONS = 6  # of the descent between two changes
-_LOWEST = 0.5  # of the lowest type's height: what is lower is no atom
+_LOWEST, _LEAST = 0.5, 0.25  # of the lowest type's height: what is lower is no atom
+_SPREADS = 3.0  # of the lowest type's heights below their mean that are atoms still
 _TRY = 0.35  # of the lowest type's height: what looks higher is tried
 _AT_ONCE = 0.03  # of the atoms are added in a round, at most
 _ONE_PLACE = 0.65  # of the minimum distance: two maxima as near are one
@@ -144,8 +145,7 @@ def curate_atoms(
         kept, higher, model = without_doubles(descent.model, _ONE_PLACE * minimum_distance)
         atoms = atoms.moved(model)
         atoms.origin[higher] = "merged"
-        lowest = mixture_of_types(model.heights[kept], atoms.types[kept]).means[0]
-        high = model.heights >= _LOWEST * lowest
+        high = model.heights >= lowest_height(mixture_of_types(model.heights[kept], atoms.types[kept]))
         given_up = np.concatenate([given_up, model.positions[kept & ~high]])
         merged, deleted = merged + len(higher), deleted + int((kept & ~high).sum())
         gone = not (kept & high).all()
@@ -185,6 +185,12 @@ def _worth_trying(found: Candidates, atoms: Curated, minimum_distance: float, gi
     )
     worth[np.flatnonzero(worth)[max(10, int(_AT_ONCE * len(atoms.types))) :]] = False  # the highest come first
     return worth
+
+
+def lowest_height(mixture: Mixture) -> float:
+    """What is lower is no atom: half the lowest type's height, or less where its heights are spread widely."""
+    part = np.clip(1.0 - _SPREADS * mixture.spreads[0] / mixture.means[0], _LEAST, _LOWEST)
+    return float(part * mixture.means[0])
 
 
 def _with_widths(series: Series, model: Model, types: np.ndarray) -> Model:

@@ -11,8 +11,7 @@ from scipy.spatial import cKDTree
 from .._threads import kernel_threads
 from ..geometry import ParallelGeometry
 from ..project import ParallelProjector
-from .descent import regular_inverse
-from .tilts import Group, Model, Series, bend, judge
+from .tilts import Group, Model, Series
 
 _MARGIN = 3.0  # Angstrom around the atoms in which more are looked for
 _BLOCK = 256  # voxels of a backprojected block along every axis

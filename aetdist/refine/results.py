@@ -13,6 +13,7 @@ from ..metrics import r1_factor
 from ..schema import AXES
 from .curation import Curated
 from .edits import Edit, apply_edits
+from .sharing import Sharing
 from .tails import Tails, shown
 from .tilts import Group, Model, Series
 from .uncertainty import PositionError, probabilities
@@ -68,6 +69,7 @@ def as_dataset(
     r_factors: np.ndarray,
     images: Series,
     tails: Tails | None,
+    sharing: Sharing,
 ) -> xr.Dataset:
     """ATOMS by falling height.
 
@@ -75,11 +77,12 @@ def as_dataset(
     ----------
     atoms : Curated
     own : ndarray, shape (n,), float64
-        Height of every atom, fitted on its own.
+        Height of every atom on its own, at the width of its type.
     error : PositionError
     r_factors : ndarray, shape (iteration, tilt), float64
     images : Series
     tails : Tails, optional
+    sharing : Sharing
     """
     model, k = atoms.model, len(atoms.mixture.means)
     atom, kinds = probabilities(own, atoms.mixture, atoms.rejected)
@@ -87,7 +90,7 @@ def as_dataset(
     per_atom = {
         "position": (("atom", "axis"), model.positions),
         "type": ("atom", atoms.types + 1),
-        "intensity": ("atom", own),
+        "intensity": ("atom", model.heights if sharing.own_widths else own),
         "b_factor": ("atom", 8.0 * np.pi**2 * model.sigmas**2),
         "position_sigma": (("atom", "axis"), error.sigma),
         "probability": ("atom", atom),
@@ -111,8 +114,11 @@ def as_dataset(
         type_sigmas=[float(np.median(model.sigmas[which])) if which.any() else float("nan") for which in kinds_there],
         tails=[] if tails is None else [float(part) for part in tails.parts],
         tail_blurs=[] if tails is None else [float(blur) for blur in tails.blurs],
+        heights="atom" if sharing.own_heights else "type",
+        widths="atom" if sharing.own_widths else "type",
         cramer_rao=error.cramer_rao,
         crowding=error.crowding.tolist(),
+        tilt_disagreement=error.tilts.tolist(),
         **{"n_added": 0, "n_deleted": 0, "n_merged": 0, "n_retyped": 0, **atoms.counts},
         **atoms.edits,
     )

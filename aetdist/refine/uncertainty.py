@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from ._kernels import pull, push
 from .descent import Free, inverse_bend, regular_inverse
-from .tilts import Group, Model, Series, bend, pull, push
+from .tilts import Group, Model, Series, bend
 from .types import Mixture
 
-_SAMPLES = 3
+_SAMPLES = 2
 _ITERATIONS = 10  # of the linear solution of each sample
 
 
@@ -23,81 +24,102 @@ class PositionError:
     sigma : ndarray, shape (n, 3), float64
         Angstrom, along x, y, z.
     cramer_rao : float
-        Angstrom: root of the mean squared deviation that noise alone leaves an isolated atom, at least, over all
-        three axes and all atoms.
+        Angstrom: root of the mean over all atoms of the squared deviation, all three axes together, that noise alone
+        leaves an isolated atom at least.
     crowding : ndarray, shape (3,), float64
-        How much less sure an atom is for the others, whose positions are not known either.
+        How much less sure noise leaves an atom because the others are not known either.
+    tilts : ndarray, shape (3,), float64
+        How much more tilts disagree about an atom than noise makes them.
     """
 
     sigma: np.ndarray
     cramer_rao: float
     crowding: np.ndarray
+    tilts: np.ndarray
 
 
-def position_error(
-    series: Series, model: Model, free: Free, n_tilts: int, seed: int, frame: np.ndarray
-) -> PositionError:
-    """Computes: how far positions may be off, from how much tilts disagree about them.
+def position_error(images: Series, model: Model, free: Free, seed: int, frame: np.ndarray) -> PositionError:
+    """Computes: how far positions may be off, from the noise and from how much tilts disagree.
 
     Parameters
     ----------
-    series : Series
+    images : Series
         Weighted by the noise.
     model : Model
         At the minimum.
     free : Free
         What was fitted.
-    n_tilts : int
     seed : int
     frame : ndarray, shape (n, 3), float64
         Variance of the frame that positions are in, Angstrom^2.
 
     Notes
     -----
-    Jack-knife over tilts, linearised: with the score g_t = J_t^T W r_t of a tilt, which sum to 0, and A = J^T W J, an
-    atom's covariance is A^-1 (sum_t g_t g_t^T) A^-1. That has the noise in it and whatever else differs from tilt to
-    tilt (angles, shifts, brightness), but takes the other atoms as known. How much is lost by that, `crowding`, comes
-    from a bootstrap: scores of whole tilts with random signs are propagated through A of all atoms together.
+    Jack-knife over tilts, linearised: with the score g_t = J_t^T W r_t of a tilt and A = J^T W J, an atom's covariance
+    is A^-1 (sum_t g_t g_t^T) A^-1. That has the noise in it and whatever else differs from tilt to tilt (angles,
+    shifts, brightness). It lacks that residuals are smaller than what made them, since atoms follow it; and that the
+    neighbours are not known either. Both are measured with white noise that is sent through the same equations, all
+    atoms together, and taken out of, or multiplied to, the jack-knife's variance.
     """
-    curvature = np.asarray(sum(series.map(bend, model)))
+    curvature = np.asarray(sum(images.map(bend, model)))
     own = regular_inverse(curvature[:, :3, :3])
-    scores = np.asarray(sum(series.map(score_products, model)))
-    correction = n_tilts / max(n_tilts - 1.5, 0.5)  # three parameters of an atom from two coordinates in every tilt
-    covariance = correction * own @ scores @ own
-    variance = np.einsum("nii->ni", covariance)
-    random = np.random.default_rng(seed)
-    inverse = inverse_bend(series, model, free)
-    ratio = np.zeros(3)
-    for _ in range(_SAMPLES):
-        signs = random.choice([-1.0, 1.0], n_tilts)
-        right = free.shared(np.asarray(sum(series.map(signed_scores, model, signs))))
-        together = solve_linear(series, model, free, inverse, right)
-        alone = np.einsum("nij,nj->ni", own, right[:, :3])
-        # Relative to each atom's own, so that all count alike.
-        deviation = np.sqrt(np.maximum(variance, 1e-300))
-        ratio += np.mean(np.abs(together[:, :3]) / deviation, axis=0) / np.mean(np.abs(alone) / deviation, axis=0)
-    crowding = np.maximum(ratio / _SAMPLES, 1.0)
-    bound = float(np.sqrt(np.einsum("nii->n", own).mean()))
-    return PositionError(np.sqrt(np.maximum(variance, 0.0) * crowding**2 + frame), bound, crowding)
+    bound = np.einsum("nii->ni", own)
+    inverse = inverse_bend(images, model, free)
+    left, spread = np.zeros(3), np.zeros(3)
+    for sample in range(_SAMPLES):
+        noise = (seed, sample)
+        right = free.shared(np.asarray(sum(images.map(noise_gradient, model, noise))))
+        change = solve_linear(images, model, free, inverse, right)
+        scores = np.asarray(sum(images.map(score_products, model, noise, change)))
+        spread += np.mean(change[:, :3] ** 2 / np.maximum(bound, 1e-300), axis=0) / _SAMPLES
+        left += _mean_ratio(own @ scores @ own, bound) / _SAMPLES
+    scores = np.asarray(sum(images.map(score_products, model)))
+    variance = np.einsum("nii->ni", own @ scores @ own) / np.maximum(left, 1e-30)
+    return PositionError(
+        np.sqrt(np.maximum(variance, 0.0) * spread + frame),
+        float(np.sqrt(bound.sum(axis=1).mean())),
+        np.sqrt(spread),
+        np.sqrt(np.mean(variance / np.maximum(bound, 1e-300), axis=0)),
+    )
 
 
-def score_products(group: Group, model: Model) -> np.ndarray:
-    """Sum over tilts of g g^T, g the gradient by an atom's position from one tilt, (n, 3, 3)."""
-    total = np.zeros((len(model.heights), 3, 3))
+def _mean_ratio(covariance: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    return np.asarray(np.mean(np.einsum("nii->ni", covariance) / np.maximum(bound, 1e-300), axis=0))
+
+
+def white_noise(group: Group, t: int, noise: tuple[int, int]) -> np.ndarray:
+    """Noise of the variance 1 / weight at one tilt of a group, (y, x) float32; the same wherever it is drawn."""
+    random = np.random.default_rng(np.random.SeedSequence(noise[0], spawn_key=(noise[1], int(group.numbers[t]))))
+    weights = group.weights[t]
+    drawn = random.standard_normal(weights.shape, dtype=np.float32)
+    return np.divide(drawn, np.sqrt(weights), out=np.zeros_like(weights), where=weights > 0)
+
+
+def noise_gradient(group: Group, model: Model, noise: tuple[int, int]) -> np.ndarray:
+    """J^T W of white noise, (n, 5)."""
+    total = np.zeros((len(model.heights), 5))
     for t in range(len(group.numbers)):
-        lab = _score(group, model, t)
-        gradient = lab[:, :2] @ group.matrices[t, :2] / group.pixel_size
-        total += gradient[:, :, None] * gradient[:, None, :]
+        total += _in_sample(group, t, _pulled(group, model, t, white_noise(group, t, noise)))
     return total
 
 
-def signed_scores(group: Group, model: Model, signs: np.ndarray) -> np.ndarray:
-    """Sum over tilts of sign times gradient, (n, 5)."""
-    total = np.zeros((len(model.heights), 5))
-    for t, number in enumerate(group.numbers):
-        lab = signs[number] * _score(group, model, t)
-        total[:, :3] += lab[:, :2] @ group.matrices[t, :2] / group.pixel_size
-        total[:, 3:] += lab[:, 2:]
+def score_products(
+    group: Group, model: Model, noise: tuple[int, int] | None = None, change: np.ndarray | None = None
+) -> np.ndarray:
+    """Sum over tilts of g g^T, g the score of an atom's position, (n, 3, 3): of the residuals, or of white noise.
+
+    `change` is what the atoms follow of that noise.
+    """
+    total = np.zeros((len(model.heights), 3, 3))
+    for t, image in enumerate(group.images):
+        if noise is None or change is None:
+            residual = image - group.predicted(t, model)
+        else:
+            residual = np.zeros(image.shape, np.float32)
+            push(*group.seen(t, model), group.projected(t, change), residual)
+            residual = white_noise(group, t, noise) - residual
+        score = _in_sample(group, t, _pulled(group, model, t, residual))[:, :3]
+        total += score[:, :, None] * score[:, None, :]
     return total
 
 
@@ -121,22 +143,24 @@ def solve_linear(series: Series, model: Model, free: Free, inverse: np.ndarray, 
 
 def curved(group: Group, model: Model, change: np.ndarray) -> np.ndarray:
     """J^T W J of a change, (n, 5)."""
-    total, out = np.zeros((len(model.heights), 5)), np.empty((len(model.heights), 4))
+    total = np.zeros((len(model.heights), 5))
     for t, weights in enumerate(group.weights):
         image = np.zeros(weights.shape, np.float32)
-        seen = group.seen(t, model)
-        push(*seen, group.projected(t, change), image)
-        pull(*seen, weights * image, out)
-        total[:, :3] += out[:, :2] @ group.matrices[t, :2] / group.pixel_size
-        total[:, 3:] += out[:, 2:]
+        push(*group.seen(t, model), group.projected(t, change), image)
+        total += _in_sample(group, t, _pulled(group, model, t, image))
     return total
 
 
-def _score(group: Group, model: Model, t: int) -> np.ndarray:
+def _pulled(group: Group, model: Model, t: int, image: np.ndarray) -> np.ndarray:
+    """J^T W of an image at one tilt, (n, 4) in the laboratory's frame."""
     out = np.empty((len(model.heights), 4))
-    residual = group.predicted(t, model) - group.images[t]
-    pull(*group.seen(t, model), group.weights[t] * residual, out)
+    pull(*group.seen(t, model), group.weights[t] * image, out)
     return out
+
+
+def _in_sample(group: Group, t: int, lab: np.ndarray) -> np.ndarray:
+    """A gradient (n, 4) in the laboratory's frame as one (n, 5) in the sample's."""
+    return np.concatenate([lab[:, :2] @ group.matrices[t, :2] / group.pixel_size, lab[:, 2:]], axis=1)
 
 
 def probabilities(heights: np.ndarray, mixture: Mixture, rejected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -168,8 +192,3 @@ def probabilities(heights: np.ndarray, mixture: Mixture, rejected: np.ndarray) -
     whole = density.sum(axis=1) + false
     types = density / density.sum(axis=1, keepdims=True)
     return density.sum(axis=1) / whole, types
-
-
-def without_weights(group: Group) -> Group:
-    """The group whose measured pixels weigh 1."""
-    return replace(group, weights=(group.weights > 0).astype(np.float32))

@@ -13,10 +13,10 @@ import xarray as xr
 from aetdist import pipeline
 from aetdist._rounds import Problem
 from aetdist.align import shift_images
-from aetdist.geometry.gauge import remove_common_motion
 from aetdist.angles.tilt_series import rotation_between
 from aetdist.errors import AetdistWarning, InputError
 from aetdist.geometry import centred_coordinates, matrices_from_euler
+from aetdist.geometry.gauge import remove_common_motion
 from aetdist.io import Record, Store
 from aetdist.preprocess import correct_frames
 from aetdist.project.atoms import project_atoms

@@ -10,10 +10,9 @@ import pytest
 import xarray as xr
 
 from aetdist._rounds import Found
-from aetdist.geometry import remove_common_motion
 from aetdist.angles.tilt_series import rotation_between
 from aetdist.errors import AetdistWarning
-from aetdist.geometry import centred_coordinates, matrices_from_euler
+from aetdist.geometry import centred_coordinates, matrices_from_euler, remove_common_motion
 from aetdist.project.atoms import project_atoms
 from aetdist.refinement import reconstruct_refined
 from aetdist.schema import EULER, TILT_SERIES, with_units

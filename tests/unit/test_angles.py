@@ -12,7 +12,6 @@ from aetdist.angles import apply_refinement, refine_angles
 from aetdist.angles import atoms as atoms_module
 from aetdist.angles.atoms import atomic_model, find_atoms
 from aetdist.angles.flags import unlike_the_others
-from aetdist.geometry.gauge import remove_common_motion
 from aetdist.angles.least_squares import fit_tilts
 from aetdist.angles.level import Level
 from aetdist.angles.model import kernel_memory, model_in_memory, model_in_slabs
@@ -20,6 +19,7 @@ from aetdist.angles.search import scan_rotations
 from aetdist.angles.tilt_series import rotation_between
 from aetdist.errors import AetdistWarning, InputError
 from aetdist.geometry import ParallelGeometry, euler_from_matrices, matrices_from_euler
+from aetdist.geometry.gauge import remove_common_motion
 from aetdist.project import ParallelProjector
 from aetdist.project.atoms import project_atoms, render_atoms
 from aetdist.schema import EULER, TILT_SERIES, with_units

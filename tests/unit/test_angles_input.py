@@ -10,9 +10,9 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from aetdist.angles import refine_angles
-from aetdist.geometry.gauge import pinned
 from aetdist.errors import AetdistWarning, InputError
 from aetdist.geometry import centred_coordinates, euler_from_tilts, matrices_from_euler
+from aetdist.geometry.gauge import pinned
 from aetdist.project.atoms import project_atoms, render_atoms
 from aetdist.schema import EULER, TILT_SERIES, with_units
 from aetdist.simulate import nanoparticle
