@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
@@ -12,8 +14,13 @@ from ..errors import InputError
 ONE_CLASS = 0.7
 # The lightest species must be so strong relative to the mean of the stronger half; ripples and noise stay below.
 LIGHTEST = 0.2
-# A valley ends the noise if it is lower than this part of the mode of atoms above it.
-VALLEY = 0.5
+# A valley ends the noise if it is lower than this part of the mode of atoms above it, and by so many standard
+# deviations of the counts of peaks.
+VALLEY = 0.8
+CERTAINTY = 4.0
+# A mode has so many peaks, and such a part of all that are not weaker than LIGHTEST.
+FEWEST = 10
+SMALLEST_SHARE = 0.03
 BIN = 0.0125  # of the mean of the stronger half
 SMOOTHING = 2.0  # bins
 
@@ -38,50 +45,85 @@ def noise_threshold(intensities: np.ndarray) -> float:
 
     Notes
     -----
-    Noise has many weak peaks, ever fewer stronger ones; each species has a mode. The threshold is the lowest
-    place between the noise and the lightest mode that is parted from it by a valley of less than half the
-    mode's height: the lightest species is found however many heavier ones there are. Where noise and atoms
-    overlap too much for such a valley: the k-means step of [1]_ with two classes, solved exactly (Otsu), and
-    the threshold half way between their means.
+    The :func:`noise_valley`. Where noise and atoms overlap too much for one: the k-means step of [1]_ with two
+    classes, solved exactly (Otsu: of all splits of the sorted intensities the one with the least variance
+    within the classes), and the threshold half way between their means.
 
     References
     ----------
     .. [1] Y. Yang et al., Nature 592, 60-64 (2021), Methods.
     """
+    x = _sorted(intensities)
+    low, high = _halves(x)
+    if low > ONE_CLASS * high:
+        return -np.inf
+    valley = noise_valley(x)
+    return (low + high) / 2 if valley == -np.inf else valley
+
+
+def noise_valley(intensities: np.ndarray) -> float:
+    """Where the noise ends and the lightest atoms begin.
+
+    Parameters
+    ----------
+    intensities : array_like, shape (n,), float
+        Integrated intensity of every peak (any unit); noise is weaker than atoms.
+
+    Returns
+    -------
+    float
+        In the unit of `intensities`; -inf where no valley parts peaks that are noise from the others.
+
+    Raises
+    ------
+    InputError
+        If there are no peaks, or their intensities are not finite.
+
+    Notes
+    -----
+    Noise has many weak peaks, ever fewer stronger ones; each species has a mode. The valley is the lowest place
+    of the smoothed histogram between the noise and the first mode that rises from it for certain: by more
+    than the counts of peaks vary by chance. The lightest species is found however many heavier ones there are.
+    """
+    x = _sorted(intensities)
+    _, high = _halves(x)
+    if not high > 0:
+        return -np.inf
+    width = BIN * high
+    counts = np.bincount(np.clip(x / width, 0, 2 / BIN).astype(np.int64), minlength=int(2 / BIN) + 2)
+    smooth = gaussian_filter1d(counts.astype(float), SMOOTHING, mode="constant")
+    spread = np.sqrt(smooth / (2 * math.sqrt(math.pi) * SMOOTHING))
+    first = int(LIGHTEST / BIN)
+    noise = int(np.argmax(smooth[:first]))
+    left = noise + int(np.argmin(smooth[noise:first]))
+    for p in range(first, len(smooth) - 1):
+        left = p if smooth[p] <= smooth[left] else left
+        top = smooth[p] > smooth[p - 1] and smooth[p] >= smooth[p + 1]
+        rise = smooth[p] - smooth[left]
+        if not top or rise <= (1 - VALLEY) * smooth[p] or rise < CERTAINTY * np.hypot(spread[p], spread[left]):
+            continue
+        lower = smooth[p:] <= smooth[left]
+        right = p + int(np.argmax(lower)) if lower.any() else len(counts)
+        if counts[left:right].sum() >= max(FEWEST, SMALLEST_SHARE * counts[first:].sum()):
+            lowest = noise + np.flatnonzero(smooth[noise : p + 1] <= smooth[left])
+            return float((lowest[0] + lowest[-1] + 1) / 2 * width)
+    return -np.inf
+
+
+def _sorted(intensities: np.ndarray) -> np.ndarray:
+    """Intensities by rising size; refuses none and what is not finite."""
     x = np.sort(np.asarray(intensities, dtype=np.float64).ravel())
     if x.size == 0 or not np.isfinite(x).all():
         raise InputError(f"{x.size} peaks came, or some are not finite; a threshold needs one finite peak or more.")
+    return x
+
+
+def _halves(x: np.ndarray) -> tuple[float, float]:
+    """Means of the two classes with the least variance within them; the same twice for equal numbers."""
     if x[0] == x[-1]:
-        return -np.inf
+        return float(x[0]), float(x[0])
     n = np.arange(1, x.size)
     total = np.cumsum(x)
     lower, upper = total[:-1] / n, (total[-1] - total[:-1]) / (x.size - n)
     split = int(np.argmax(n * (x.size - n) * (upper - lower) ** 2))
-    low, high = lower[split], upper[split]
-    if low > ONE_CLASS * high:
-        return -np.inf
-    valley = _valley_above_noise(x, high)
-    return float((low + high) / 2 if valley is None else valley)
-
-
-def _valley_above_noise(x: np.ndarray, high: float) -> float | None:
-    """Where the noise ends and the lightest atoms begin; None where no valley parts them."""
-    width = BIN * high
-    counts = np.bincount(np.clip(x / width, 0, 2 / BIN).astype(np.int64), minlength=int(2 / BIN) + 2)
-    smooth = gaussian_filter1d(counts.astype(float), SMOOTHING, mode="constant")
-    first = int(LIGHTEST / BIN)
-    noise = int(np.argmax(smooth[:first]))
-    below = np.concatenate([[0], np.cumsum(counts)])
-    left = noise + int(np.argmin(smooth[noise:first]))
-    for p in range(first, len(smooth) - 1):
-        if smooth[p] <= smooth[left]:
-            left = p
-        top = smooth[p] > smooth[p - 1] and smooth[p] >= smooth[p + 1]
-        if not top or smooth[left] >= VALLEY * smooth[p]:
-            continue
-        right = p + int(np.argmax(smooth[p:] <= smooth[left])) if (smooth[p:] <= smooth[left]).any() else len(counts)
-        # A mode holds enough peaks for its valley not to be chance.
-        if below[right] - below[left] >= max(10, 0.03 * (x.size - below[first])):
-            lowest = np.flatnonzero(smooth[noise : p + 1] <= smooth[left]) + noise
-            return (0.5 * (lowest[0] + lowest[-1]) + 0.5) * width
-    return None
+    return float(lower[split]), float(upper[split])
