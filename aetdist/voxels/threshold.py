@@ -13,7 +13,7 @@ from ..errors import InputError
 # the halves of a single normal class whose spread is under 22 percent of its mean.
 ONE_CLASS = 0.7
 # The lightest species must be so strong relative to the mean of the stronger half; ripples and noise stay below.
-LIGHTEST = 0.2
+LIGHTEST = 0.1
 # A valley ends the noise if it is lower than this part of the mode of atoms above it, and by so many standard
 # deviations of the counts of peaks.
 VALLEY = 0.8
