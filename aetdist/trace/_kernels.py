@@ -27,6 +27,31 @@ def density_moments(volume):
 
 
 @njit
+def cell_means(volume, factor):
+    """Means over cells of factor^3 voxels of a volume (z, y, x), those at the far faces of what there is; float32."""
+    nz, ny, nx = volume.shape
+    out = np.empty((-(-nz // factor), -(-ny // factor), -(-nx // factor)), dtype=np.float32)
+    row = np.empty(nx)
+    for z in range(out.shape[0]):
+        z0, z1 = z * factor, min((z + 1) * factor, nz)
+        for y in range(out.shape[1]):
+            y0, y1 = y * factor, min((y + 1) * factor, ny)
+            row[:] = 0.0
+            for k in range(z0, z1):
+                for j in range(y0, y1):
+                    line = volume[k, j]
+                    for i in range(nx):
+                        row[i] += line[i]
+            for x in range(out.shape[2]):
+                x0, x1 = x * factor, min((x + 1) * factor, nx)
+                total = 0.0
+                for i in range(x0, x1):
+                    total += row[i]
+                out[z, y, x] = total / ((z1 - z0) * (y1 - y0) * (x1 - x0))
+    return out
+
+
+@njit
 def _is_maximum(below, here, above, y, x):
     """Larger than the neighbours before it in C order, not smaller than those after it."""
     v = here[y, x]

@@ -17,6 +17,7 @@ from ..schema import ATOMS, AXES, VOLUME, check, with_units
 from ..voxels import noise_threshold, not_finite, voxel_size
 from ..voxels._spline_kernels import filter_axes, filter_taps, spline_weights
 from . import _fit_kernels, _kernels
+from .support import matter_cells
 
 # A block is large enough that its halo (some 18 voxels) does not dominate, and its arrays are some 50 MB.
 SMALLEST_BLOCK = 96
@@ -25,6 +26,8 @@ FIT_ITERATIONS = 10
 FIT_WEIGHT = 0.5  # standard deviation of the Gaussian weight, in half boxes
 # Maxima below this part of the density at a typical place of matter are not worth a fit: spline ripples, rounding.
 SEARCH_FLOOR = 0.1
+VACUUM = 3.0  # Angstrom from the tight support: farther out there is noise, or matter that the support missed,
+FEWEST_IN_VACUUM = 3  # where an atom has so many others within `isolation` (some 13 at the surface of a metal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,15 +117,16 @@ def trace_atoms(
         Of two peaks nearer than this, in Angstrom, only the higher one can be an atom.
     threshold : float, optional
         Least mean density (after smoothing) over the fitted box around an atom, in the unit of `density`.
-        By default it is chosen by :func:`noise_threshold` from all peaks that keep their distance.
+        By default it is chosen by :func:`noise_threshold` from all peaks that keep their distance, and from
+        those of them in the vacuum, which are noise (:func:`find_support`).
     sigma : float
         Standard deviation, in voxels, of the Gaussian that smooths the volume first. 0 for a volume
         without noise; 0.7 to 1.3 for a measured one.
     fit_box : float
         Edge of the box, in Angstrom, around a maximum in which a polynomial is fitted.
     isolation : float
-        An atom without another one within this length, in Angstrom, is noise in the vacuum. 0 keeps such
-        atoms.
+        An atom without another one within this length, in Angstrom, is noise; far from the matter, one without
+        three others. 0 keeps such atoms.
     support : array_like, shape (z, y, x), bool, optional
         True where atoms may be. By default the volume's own `support` (a scan's says where its windows
         are: in the margin around the field atoms cannot be told); everywhere if it has none.
@@ -177,16 +181,20 @@ def trace_atoms(
             f"{' inside the support' if support is not None else ''}; trace a volume that was reconstructed."
         )
     peaks = peaks.select(_far_from_higher(peaks.position * voxel, minimum_distance))
+    vacuum = _in_vacuum(volume, peaks)
     if threshold is None:
-        threshold = noise_threshold(peaks.mean)
-    atoms = peaks.select(peaks.mean > threshold)
+        threshold = noise_threshold(peaks.mean, peaks.mean[vacuum])
+    strong = peaks.mean > threshold
+    atoms, vacuum = peaks.select(strong), vacuum[strong]
     if len(atoms) == 0:
         raise InputError(
             f"No maxima above the threshold {threshold:.4g}: the strongest of {n_peaks} reaches "
             f"{peaks.mean.max():.4g}; lower the threshold, or leave it out to have one chosen."
         )
     if isolation > 0:
-        atoms = atoms.select(_has_company(atoms.position * voxel, isolation))
+        crowd = ~vacuum | (_neighbours(atoms.position * voxel, isolation) >= FEWEST_IN_VACUUM)
+        atoms = atoms.select(crowd)
+        atoms = atoms.select(_neighbours(atoms.position * voxel, isolation) > 0)
         if len(atoms) == 0:
             raise InputError(
                 f"Every maximum above the threshold {threshold:.4g} is farther than {isolation:.4g} Angstrom from the "
@@ -313,6 +321,13 @@ def _moments(block: Any) -> tuple[float, float, float, float]:
     return _kernels.density_moments(np.require(block, np.float32, ["C", "W"]))
 
 
+def _in_vacuum(volume: xr.Dataset, peaks: Peaks) -> np.ndarray:
+    """Which peaks lie far from all matter."""
+    matter, factor = matter_cells(volume, margin=VACUUM)
+    z, y, x = ((peaks.maximum + 1) // 3 // factor).T
+    return ~matter[z, y, x]
+
+
 def _far_from_higher(position: np.ndarray, distance: float) -> np.ndarray:
     """Which peaks (highest first) stay when each that stays removes all later ones nearer than `distance`."""
     if distance == 0 or len(position) < 2:
@@ -324,11 +339,11 @@ def _far_from_higher(position: np.ndarray, distance: float) -> np.ndarray:
     return _kernels.suppress_near(pairs[:, 0], pairs[:, 1], len(position))
 
 
-def _has_company(position: np.ndarray, distance: float) -> np.ndarray:
-    """Which points have another one within `distance`."""
-    if len(position) < 2:
-        return np.zeros(len(position), dtype=bool)
-    return cKDTree(position).query(position, k=2)[0][:, 1] <= distance
+def _neighbours(position: np.ndarray, distance: float) -> np.ndarray:
+    """How many others each point has within `distance`."""
+    if len(position) == 0:
+        return np.zeros(0, dtype=np.int64)
+    return cKDTree(position).query_ball_point(position, distance, return_length=True) - 1
 
 
 def _checked(volume: xr.Dataset, sigma: float, fit_box: float, support: Any) -> tuple[float, Any]:

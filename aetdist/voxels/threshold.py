@@ -18,20 +18,23 @@ LIGHTEST = 0.1
 # deviations of the counts of peaks.
 VALLEY = 0.8
 CERTAINTY = 4.0
-# A mode has so many peaks, and such a part of all that are not weaker than LIGHTEST.
+# A mode has so many peaks, and such a part of all that are not too weak.
 FEWEST = 10
 SMALLEST_SHARE = 0.03
 BIN = 0.0125  # of the mean of the stronger half
 SMOOTHING = 2.0  # bins
 
 
-def noise_threshold(intensities: np.ndarray) -> float:
+def noise_threshold(intensities: np.ndarray, noise: np.ndarray | None = None) -> float:
     """A threshold between noise and atoms.
 
     Parameters
     ----------
     intensities : array_like, shape (n,), float
         Integrated intensity of every peak (any unit); noise is weaker than atoms.
+    noise : array_like, shape (m,), float, optional
+        Those of the peaks that are known to be noise, because they lie in the vacuum: atoms are stronger than
+        half of them.
 
     Returns
     -------
@@ -45,9 +48,9 @@ def noise_threshold(intensities: np.ndarray) -> float:
 
     Notes
     -----
-    The :func:`noise_valley`. Where noise and atoms overlap too much for one: the k-means step of [1]_ with two
-    classes, solved exactly (Otsu: of all splits of the sorted intensities the one with the least variance
-    within the classes), and the threshold half way between their means.
+    The :func:`noise_valley`, but no more than half way between the means of two classes: those of the k-means
+    step of [1]_, solved exactly (Otsu: of all splits of the sorted intensities the one with the least variance
+    within the classes). The latter alone where noise and atoms overlap too much for a valley.
 
     References
     ----------
@@ -57,17 +60,20 @@ def noise_threshold(intensities: np.ndarray) -> float:
     low, high = _halves(x)
     if low > ONE_CLASS * high:
         return -np.inf
-    valley = noise_valley(x)
-    return (low + high) / 2 if valley == -np.inf else valley
+    valley = noise_valley(x, noise)
+    return (low + high) / 2 if valley == -np.inf else min(valley, (low + high) / 2)
 
 
-def noise_valley(intensities: np.ndarray) -> float:
+def noise_valley(intensities: np.ndarray, noise: np.ndarray | None = None) -> float:
     """Where the noise ends and the lightest atoms begin.
 
     Parameters
     ----------
     intensities : array_like, shape (n,), float
         Integrated intensity of every peak (any unit); noise is weaker than atoms.
+    noise : array_like, shape (m,), float, optional
+        Those of the peaks that are known to be noise, because they lie in the vacuum: atoms are stronger than
+        half of them.
 
     Returns
     -------
@@ -93,9 +99,12 @@ def noise_valley(intensities: np.ndarray) -> float:
     counts = np.bincount(np.clip(x / width, 0, 2 / BIN).astype(np.int64), minlength=int(2 / BIN) + 2)
     smooth = gaussian_filter1d(counts.astype(float), SMOOTHING, mode="constant")
     spread = np.sqrt(smooth / (2 * math.sqrt(math.pi) * SMOOTHING))
-    first = int(LIGHTEST / BIN)
-    noise = int(np.argmax(smooth[:first]))
-    left = noise + int(np.argmin(smooth[noise:first]))
+    weakest = LIGHTEST * high
+    if noise is not None and len(noise) >= FEWEST:
+        weakest = max(weakest, float(np.median(noise)))
+    first = int(min(weakest / width, len(smooth) - 2))
+    start = int(np.argmax(smooth[:first]))
+    left = start + int(np.argmin(smooth[start:first]))
     for p in range(first, len(smooth) - 1):
         left = p if smooth[p] <= smooth[left] else left
         top = smooth[p] > smooth[p - 1] and smooth[p] >= smooth[p + 1]
@@ -105,7 +114,7 @@ def noise_valley(intensities: np.ndarray) -> float:
         lower = smooth[p:] <= smooth[left]
         right = p + int(np.argmax(lower)) if lower.any() else len(counts)
         if counts[left:right].sum() >= max(FEWEST, SMALLEST_SHARE * counts[first:].sum()):
-            lowest = noise + np.flatnonzero(smooth[noise : p + 1] <= smooth[left])
+            lowest = start + np.flatnonzero(smooth[start : p + 1] <= smooth[left])
             return float((lowest[0] + lowest[-1] + 1) / 2 * width)
     return -np.inf
 
