@@ -155,20 +155,21 @@ def refine_atoms(
         report(2, steps, "refinement")
     if changes:
         found = with_edits(found, changes)
-    descend = conjugate_gradients if solver == "conjugate_gradients" else steepest_descent
-    k, n, sharing = len(found.mixture.means), len(found.types), None
+    k, n = len(found.mixture.means), len(found.types)
     shape = Tails.none(float(np.median(found.model.sigmas)) / float(series["pixel_size"])) if tails else None
-    for part in np.array_split(np.arange(iterations), _ROUNDS):
-        typed, shape = fit_types(images, found.model, found.types, widths=widths != "atom", tails=shape)
-        model = typed if sharing is None else sharing.applied(found.model, typed)
+    typed, shape = fit_types(images, found.model, found.types, tails=shape)
+    images = tilts.settled(images, typed, shape)
+    sharing, model = choose_sharing(images, typed, k, heights, widths, tilts.bounds(found.anchor, maximum_move, prior))
+    found = found.moved(model)
+    descend = conjugate_gradients if solver == "conjugate_gradients" else steepest_descent
+    for number, part in enumerate(np.array_split(np.arange(iterations), _ROUNDS), start=1):
+        typed, shape = fit_types(images, found.model, found.types, widths=not sharing.own_widths, tails=shape)
+        model = sharing.applied(found.model, typed)
         images = tilts.settled(images, model, shape)
-        bounds = {"anchor": found.anchor, "reach": maximum_move, "prior": tilts.expected(prior)}
-        if sharing is None:
-            sharing, model = choose_sharing(images, model, k, heights, widths, **bounds)
-        model = descend(images, model, sharing.free(n), len(part), **bounds).model
-        found = found.moved(model)
-        r_factors.append(r_factor(images, model, shape))
-        report(len(r_factors) + curate, steps, "refinement")
+        bounds = tilts.bounds(found.anchor, maximum_move, prior)
+        found = found.moved(descend(images, model, sharing.free(n), len(part), bounds).model)
+        r_factors.append(r_factor(images, found.model, shape))
+        report(1 + curate + number, steps, "refinement")
     images = tilts.settled(images, found.model, shape)
     typed, _ = fit_types(images, found.model, found.types)
     own = conjugate_gradients(
@@ -196,6 +197,6 @@ def check_options(iterations: int, curation_rounds: int, minimum_distance: float
     for name, value in (("iterations", iterations), ("curation_rounds", curation_rounds)):
         if not (float(value).is_integer() and value >= 1):
             raise InputError(f"{name} came as {value}; needed is a whole number of 1 or more.")
-    for name, value in (("minimum_distance", minimum_distance), ("maximum_move", maximum_move)):
-        if not 0 < value < np.inf:
-            raise InputError(f"{name} came as {value}; needed is a length in Angstrom above 0.")
+    for name, length in (("minimum_distance", minimum_distance), ("maximum_move", maximum_move)):
+        if not 0 < length < np.inf:
+            raise InputError(f"{name} came as {length}; needed is a length in Angstrom above 0.")

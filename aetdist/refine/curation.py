@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .descent import Descent, Free, conjugate_gradients
+from .descent import Bounds, Descent, Free, conjugate_gradients
 from .difference import Candidates, find_candidates
 from .imaging import fit_types
 from .motion import Tilts
@@ -141,7 +141,7 @@ def curate_atoms(
     given_up = np.zeros((0, 3))
     for number in range(rounds + 1):
         images = tilts.weighted(images, atoms.model)
-        descent = _settled(images, atoms, reach, tilts.expected(prior))
+        descent = _settled(images, atoms, tilts.bounds(atoms.anchor, reach, prior))
         kept, higher, model = without_doubles(descent.model, _ONE_PLACE * minimum_distance)
         atoms = atoms.moved(model)
         atoms.origin[higher] = "merged"
@@ -155,7 +155,7 @@ def curate_atoms(
             break
         atoms = atoms.moved(_with_widths(images, atoms.model, atoms.types))
         if gone:  # the others fill the hole first
-            atoms = atoms.moved(_settled(images, atoms, reach, tilts.expected(prior)).model)
+            atoms = atoms.moved(_settled(images, atoms, tilts.bounds(atoms.anchor, reach, prior)).model)
         found = find_candidates(images, atoms.model, float(np.median(atoms.model.sigmas)), minimum_distance)
         tried = _worth_trying(found, atoms, minimum_distance, given_up)
         log.info(
@@ -199,10 +199,9 @@ def _with_widths(series: Series, model: Model, types: np.ndarray) -> Model:
     return Model(model.positions, model.heights * (model.sigmas / sigmas) ** 3, sigmas)
 
 
-def _settled(images: Series, atoms: Curated, reach: float, prior: float) -> Descent:
+def _settled(images: Series, atoms: Curated, bounds: Bounds) -> Descent:
     """Positions and heights of all atoms after some iterations."""
-    free = Free(True, np.arange(len(atoms.types)), None)
-    return conjugate_gradients(images, atoms.model, free, _ITERATIONS, anchor=atoms.anchor, reach=reach, prior=prior)
+    return conjugate_gradients(images, atoms.model, Free(True, np.arange(len(atoms.types)), None), _ITERATIONS, bounds)
 
 
 def without_doubles(model: Model, distance: float) -> tuple[np.ndarray, np.ndarray, Model]:

@@ -48,6 +48,24 @@ class Free:
         return total
 
 
+class Bounds(NamedTuple):
+    """Where positions may be.
+
+    Attributes
+    ----------
+    anchor : ndarray, shape (n, 3), float64
+        Angstrom: where atoms were traced or added.
+    reach : float
+        Angstrom; no atom goes further from its anchor.
+    prior : float
+        Angstrom, standard deviation along each axis: how far it is expected from there.
+    """
+
+    anchor: np.ndarray
+    reach: float
+    prior: float
+
+
 class Descent(NamedTuple):
     """Where it ended.
 
@@ -70,10 +88,8 @@ def conjugate_gradients(
     model: Model,
     free: Free,
     iterations: int,
+    bounds: Bounds | None = None,
     *,
-    anchor: np.ndarray | None = None,
-    reach: float = np.inf,
-    prior: float = np.inf,
     tolerance: float = 1e-4,
 ) -> Descent:
     """Computes: the model after some iterations.
@@ -86,12 +102,8 @@ def conjugate_gradients(
     free : Free
     iterations : int
         At most so many.
-    anchor : ndarray, shape (n, 3), float64, optional
-        Angstrom; no atom goes further than `reach` from it.
-    reach : float
-        Angstrom.
-    prior : float
-        Angstrom: how far from `anchor` positions are expected, standard deviation along each axis.
+    bounds : Bounds, optional
+        Anywhere by default.
     tolerance : float
         Ends when the misfit falls by less than this fraction of itself.
 
@@ -101,17 +113,19 @@ def conjugate_gradients(
     -g.d / |J d|^2; no atom moves further than .15 Angstrom at once. Where the misfit rose all the same, the iteration
     is taken back and the descent begins again, half as far.
     """
-    scale, pull = 1.0, 0.0 if anchor is None or not free.positions else 1.0 / prior**2
+    scale, pull = 1.0, 0.0 if bounds is None or not free.positions else 1.0 / bounds.prior**2
     inverse = inverse_bend(series, model, free, pull)
     direction, old, slope_before = None, None, 0.0
-    r_factors, misfits, models = [], [], [model]
+    models = [model]
+    r_factors: list[np.ndarray] = []
+    misfits: list[float] = []
     for iteration in range(iterations + 1):
-        gradient, r_factor, misfit = _with_prior(judged(series, models[-1]), models[-1], anchor, pull)
+        gradient, r_factor, misfit = _with_prior(judged(series, models[-1]), models[-1], bounds, pull)
         if misfits and misfit > misfits[-1]:
             models.pop()
             scale *= 0.5
             direction = None
-            gradient, r_factor, misfit = _with_prior(judged(series, models[-1]), models[-1], anchor, pull)
+            gradient, r_factor, misfit = _with_prior(judged(series, models[-1]), models[-1], bounds, pull)
         r_factors.append(r_factor)
         misfits.append(misfit)
         if iteration == iterations or (iteration and not misfits[-1] < (1.0 - tolerance) * misfits[-2] and scale > 0.2):
@@ -131,7 +145,7 @@ def conjugate_gradients(
         if not curved > 0:
             break
         change = scale * -free.dot(gradient, direction) / curved * direction
-        models.append(_bounded(models[-1], change, anchor, reach))
+        models.append(_bounded(models[-1], change, bounds))
     return Descent(models[-1], np.array(r_factors), np.array(misfits))
 
 
@@ -140,9 +154,7 @@ def steepest_descent(
     model: Model,
     free: Free,
     iterations: int,
-    *,
-    anchor: np.ndarray | None = None,
-    reach: float = np.inf,
+    bounds: Bounds | None = None,
 ) -> Descent:
     """Computes: the model after some iterations of the paper's plain gradient descent with a fixed step.
 
@@ -154,13 +166,14 @@ def steepest_descent(
     blocks = np.asarray(sum(series.map(bend, model)))
     diagonal = np.einsum("nii->ni", blocks)
     curvature = np.array([diagonal[:, :3].max(axis=1).mean()] * 3 + [diagonal[:, 3].mean(), diagonal[:, 4].mean()])
-    r_factors, misfits = [], []
+    r_factors: list[np.ndarray] = []
+    misfits: list[float] = []
     for iteration in range(iterations + 1):
         gradient, r_factor, misfit = judged(series, model)
         r_factors.append(r_factor)
         misfits.append(misfit)
         if iteration < iterations:
-            model = _bounded(model, -free.shared(gradient) / curvature, anchor, reach)
+            model = _bounded(model, -free.shared(gradient) / curvature, bounds)
     return Descent(model, np.array(r_factors), np.array(misfits))
 
 
@@ -175,13 +188,13 @@ def judged(series: Series, model: Model) -> tuple[np.ndarray, np.ndarray, float]
 
 
 def _with_prior(
-    found: tuple[np.ndarray, np.ndarray, float], model: Model, anchor: np.ndarray | None, pull: float
+    found: tuple[np.ndarray, np.ndarray, float], model: Model, bounds: Bounds | None, pull: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Gradient and misfit with what is expected of the positions."""
     gradient, r_factor, misfit = found
-    if anchor is None or not pull:
+    if bounds is None or not pull:
         return found
-    away = model.positions - anchor
+    away = model.positions - bounds.anchor
     gradient[:, :3] += pull * away
     return gradient, r_factor, misfit + pull * float(np.square(away).sum())
 
@@ -214,14 +227,13 @@ def regular_inverse(blocks: np.ndarray) -> np.ndarray:
     return np.where(there[:, :, None] & there[:, None, :], inverse, 0.0)
 
 
-def _bounded(model: Model, change: np.ndarray, anchor: np.ndarray | None, reach: float) -> Model:
+def _bounded(model: Model, change: np.ndarray, bounds: Bounds | None) -> Model:
     """The model after a change in which no atom goes too far."""
     length = np.linalg.norm(change[:, :3], axis=1, keepdims=True)
     moved = change[:, :3] * np.minimum(1.0, _FURTHEST / np.maximum(length, 1e-30))
-    bounded = np.concatenate([moved, np.clip(change[:, 3:], -_MOST, _MOST)], axis=1)
-    new = model.changed(bounded)
-    if anchor is None or not np.isfinite(reach):
+    new = model.changed(np.concatenate([moved, np.clip(change[:, 3:], -_MOST, _MOST)], axis=1))
+    if bounds is None:
         return new
-    away = new.positions - anchor
+    away = new.positions - bounds.anchor
     length = np.linalg.norm(away, axis=1, keepdims=True)
-    return new._replace(positions=anchor + away * np.minimum(1.0, reach / np.maximum(length, 1e-30)))
+    return new._replace(positions=bounds.anchor + away * np.minimum(1.0, bounds.reach / np.maximum(length, 1e-30)))

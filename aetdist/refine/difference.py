@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from .._threads import kernel_threads
 from ..geometry import ParallelGeometry
 from ..project import ParallelProjector
+from ._kernels import curvature, pull
 from .tilts import Group, Model, Series
 
 _MARGIN = 3.0  # Angstrom around the atoms in which more are looked for
@@ -67,13 +68,15 @@ def find_candidates(series: Series, model: Model, sigma: float, apart: float) ->
     backprojected; of the maxima those count that stand out of the map's own spread.
     """
     left = np.concatenate(series.map(residuals, model))
-    geometry, matrices, corners, size = _views(series)
+    views = series.map(_view)
+    matrices, corners = (np.concatenate([view[i] for view in views]) for i in (0, 1))
+    size = views[0][2]
     filtered = _filtered(left, sigma / size)
     low = np.floor((model.positions.min(axis=0) - _MARGIN) / size).astype(int)
     high = np.ceil((model.positions.max(axis=0) + _MARGIN) / size).astype(int) + 1
     near = cKDTree(model.positions)
     positions, values, spread = [], [], []
-    for start in np.ndindex(*(-(-(h - l) // _BLOCK) for l, h in zip(low, high, strict=True))):
+    for start in np.ndindex(*-(-(high - low) // _BLOCK)):
         first = low + _BLOCK * np.array(start)
         end = np.minimum(first + _BLOCK, high)
         block = _backprojected(filtered, matrices, corners, first - _HALO, end + _HALO)
@@ -107,8 +110,6 @@ def judged_candidates(series: Series, model: Model, place: np.ndarray, sigma: fl
 
 def _match(group: Group, model: Model, unit: Model) -> tuple[np.ndarray, np.ndarray]:
     """Weighted product of the residuals with every candidate's image, and of this with itself."""
-    from ._kernels import curvature, pull
-
     n = len(unit.heights)
     along, square = np.zeros(n), np.zeros(n)
     out, products = np.empty((n, 4)), np.empty((n, 10))
@@ -119,11 +120,6 @@ def _match(group: Group, model: Model, unit: Model) -> tuple[np.ndarray, np.ndar
         along += out[:, 2]
         square += products[:, 7]
     return along, square
-
-
-def _views(series: Series) -> tuple[None, np.ndarray, np.ndarray, float]:
-    parts = series.map(_view)
-    return None, np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), parts[0][2]
 
 
 def _view(group: Group) -> tuple[np.ndarray, np.ndarray, float]:
@@ -146,8 +142,9 @@ def _backprojected(
     images: np.ndarray, matrices: np.ndarray, corners: np.ndarray, first: np.ndarray, end: np.ndarray
 ) -> np.ndarray:
     """The block of voxels first ... end - 1, (x, y, z) from the origin, as (z, y, x) float32."""
-    shape = tuple(int(n) for n in (end - first)[::-1])
-    geometry = ParallelGeometry(matrices, shape, tuple(float(v) for v in first[::-1]), images.shape[1:], corners)
+    nx, ny, nz = (int(n) for n in end - first)
+    x, y, z = (float(n) for n in first)
+    geometry = ParallelGeometry(matrices, (nz, ny, nx), (z, y, x), images.shape[1:], corners)
     return np.asarray(ParallelProjector(geometry, kernel_threads()).adjoint(images))
 
 

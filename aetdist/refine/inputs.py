@@ -67,7 +67,8 @@ def checked_atoms(atoms: xr.Dataset, volume: xr.Dataset | None, series: xr.Datas
     if outside.any():
         raise InputError(
             f"{int(outside.sum())} of {len(positions)} atoms lie outside {where}, the first at "
-            f"{positions[outside.argmax()].round(2).tolist()} Angstrom; are they of this sample, in Angstrom from its centre?"
+            f"{positions[outside.argmax()].round(2).tolist()} Angstrom; are they of this sample, in Angstrom from "
+            "its centre?"
         )
     return positions, types
 

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from ..geometry import euler_from_matrices, remove_common_motion
 from ._kernels import push
+from .descent import Bounds
 from .imaging import Noise, correlation_area, fit_gains, fit_noise, scaled
 from .tails import Tails, less_background, without_tails
 from .tilts import Group, Model, Series, itself
@@ -128,9 +129,9 @@ class Tilts:
             images = images.changed(scaled, 1.0 / self.area)
         return images
 
-    def expected(self, prior: float) -> float:
-        """How far (Angstrom) atoms are expected from where they were traced: anywhere, where residuals are white."""
-        return prior / np.sqrt(max(1.0 - 1.0 / self.area, 1e-12))
+    def bounds(self, anchor: np.ndarray, reach: float, prior: float) -> Bounds:
+        """Where atoms may be: `prior` counts only as far as residuals are not white."""
+        return Bounds(anchor, reach, prior / np.sqrt(max(1.0 - 1.0 / self.area, 1e-12)))
 
     def frame_variance(self, positions: np.ndarray, pixel_size: float) -> np.ndarray:
         """How sure the frame is that the angles and shifts of the series define, at each atom.

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .descent import Free, conjugate_gradients
+from .descent import Bounds, Free, conjugate_gradients
 from .tilts import Model, Series
 
 log = logging.getLogger(__name__)
@@ -43,10 +43,7 @@ def choose_sharing(
     n_types: int,
     heights: Choice,
     widths: Choice,
-    *,
-    anchor: np.ndarray,
-    reach: float,
-    prior: float,
+    bounds: Bounds,
 ) -> tuple[Sharing, Model]:
     """Computes: which freedom explains more than it costs, and the atoms with it.
 
@@ -58,8 +55,7 @@ def choose_sharing(
         One height and one width for each type.
     n_types : int
     heights, widths : {"auto", "type", "atom"}
-    anchor, reach, prior
-        As in `conjugate_gradients`.
+    bounds : Bounds
 
     Notes
     -----
@@ -68,19 +64,18 @@ def choose_sharing(
     n = len(typed.heights)
     allowed = [
         Sharing(own_heights, own_widths)
-        for own_heights, own_widths in ((False, False), (True, False), (True, True), (False, True))
+        for own_heights, own_widths in ((False, False), (True, False), (False, True), (True, True))
         if heights in ("auto", "atom" if own_heights else "type")
         and widths in ("auto", "atom" if own_widths else "type")
-        and not (own_widths and not own_heights and heights == "auto")
+        and (own_heights or not own_widths or heights == "type")
     ]
-    model, judged = typed, []
+    best, model, least = allowed[0], typed, np.inf
     for sharing in allowed:
-        descent = conjugate_gradients(
-            images, model, sharing.free(n), _ITERATIONS, anchor=anchor, reach=reach, prior=prior
-        )
-        model = descent.model
-        numbers = (n if sharing.own_heights else n_types) + (n if sharing.own_widths else n_types)
-        judged.append((float(descent.misfit[-1]) + 2.0 * numbers, sharing, model))
-        log.info("%s: %.1f", sharing, judged[-1][0])
-    _, sharing, model = min(judged, key=lambda found: found[0])
-    return sharing, model
+        descent = conjugate_gradients(images, model, sharing.free(n), _ITERATIONS, bounds)
+        numbers = sum(n if own else n_types for own in sharing)
+        criterion = float(descent.misfit[-1]) + 2.0 * numbers
+        log.info("%s: %.1f", sharing, criterion)
+        if criterion >= least:  # more freedom would cost still more
+            break
+        best, model, least = sharing, descent.model, criterion
+    return best, model

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import dask
 import numpy as np
 import xarray as xr
 
@@ -194,13 +195,10 @@ class Series:
             parts: list[Any] = [series["images"].data[some], series["mask"].data[some]]
             parts += [None if beside is None else beside[some] for beside in (outside, inside)]
             matrices = series["matrices"].values[some]
-            if client is None:
-                groups.append(make_group(numbers, *parts, matrices, corner, size))
-            else:
-                import dask
-
-                lazy = dask.delayed(make_group)(numbers, *parts, matrices, corner, size)
-                groups.append(client.compute(lazy))
+            arguments = (numbers, *parts, matrices, corner, size)
+            make: Any = make_group if client is None else dask.delayed(make_group)
+            group = make(*arguments)
+            groups.append(group if client is None else client.compute(group))
         return cls(groups)
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
