@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from .acquisition import import_acquisition
     from .align import align_tilt_series, apply_alignment
     from .angles import apply_refinement, refine_angles
+    from .classify import classify_atoms
     from .cluster import connect
     from .io import Store, read_atoms, write_xyz
-    from .metrics import compare_atoms, normalised_rmse, r_factor
+    from .metrics import compare_atoms, normalised_rmse, r1_factor, r_factor
     from .preprocess import (
         calibrate_scan,
         correct_frames,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     )
     from .projections import project_volume
     from .reconstruct import reconstruct_resire, reconstruct_scan, reconstruct_slabs
+    from .refine import refine_atoms
     from .refinement import reconstruct_refined
     from .simulate import amorphous_film, nanoparticle, simulate_acquisition, simulate_tilt_series
     from .tilt_series import import_tilt_series
@@ -53,8 +55,11 @@ _HOMES = {
     "reconstruct_scan": "reconstruct",
     "reconstruct_slabs": "reconstruct",
     "trace_atoms": "trace",
+    "classify_atoms": "classify",
+    "refine_atoms": "refine",
     "compare_atoms": "metrics",
     "r_factor": "metrics",
+    "r1_factor": "metrics",
     "normalised_rmse": "metrics",
     "read_atoms": "io",
     "write_xyz": "io",
@@ -67,6 +72,7 @@ __all__ = [
     "apply_alignment",
     "apply_refinement",
     "calibrate_scan",
+    "classify_atoms",
     "compare_atoms",
     "connect",
     "correct_frames",
@@ -77,6 +83,7 @@ __all__ = [
     "normalised_rmse",
     "preprocess_acquisition",
     "project_volume",
+    "r1_factor",
     "r_factor",
     "read_atoms",
     "reconstruct_refined",
@@ -84,6 +91,7 @@ __all__ = [
     "reconstruct_scan",
     "reconstruct_slabs",
     "refine_angles",
+    "refine_atoms",
     "register_frames",
     "simulate_acquisition",
     "simulate_tilt_series",

@@ -24,6 +24,7 @@ from typing import Any
 
 import click
 
+from ._labels import LABELS
 from ._usage import accounted
 
 log = logging.getLogger("aetdist")
@@ -153,72 +154,6 @@ def jsonable(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         return jsonable(value.tolist())
     return str(value)
-
-
-LABELS = {
-    "n_atoms": ("atoms", ""),
-    "n_tilts": ("tilts", ""),
-    "n_frames": ("frames of a tilt, at most", ""),
-    "n_windows": ("windows", ""),
-    "n_slabs": ("slabs", ""),
-    "n_workers": ("workers that kept them", ""),
-    "n_iterations_computed": ("iterations computed now", ""),
-    "drift_rms": ("drift of the frames, rms", "pixels"),
-    "n_frames_dropped": ("frames left out", ""),
-    "distortion": ("scan distortion", ""),
-    "noise_gain": ("counts for an electron", ""),
-    "noise_offset": ("counts without electrons", ""),
-    "noise_read_noise": ("detector's own noise", "counts"),
-    "tilts_that_leave_the_field": ("tilts whose object leaves the field", ""),
-    "residual_distortion": ("residual distortion", ""),
-    "residual_applied": ("residual distortion applied", ""),
-    "denoising_chosen": ("denoising, chosen", ""),
-    "n_tilts_computed": ("tilts computed now", ""),
-    "repeated_tilts": ("tilts taken again", ""),
-    "repeated_tilts_that_differ": ("of these differ", ""),
-    "shift_rms": ("shifts of the tilts, rms", "pixels"),
-    "tilt_axis": ("tilt axis from y", "°"),
-    "tilts_not_used": ("tilts not used", ""),
-    "already_aligned": ("already aligned", ""),
-    "rotation_rms": ("rotations against the reprojections, rms", "°"),
-    "refined_shift_rms": ("shifts against the reprojections, rms", "pixels"),
-    "r_factor_before": ("R-factor before", ""),
-    "r_factor_after": ("R-factor after", ""),
-    "converged": ("converged", ""),
-    "stopped": ("the rounds ended", ""),
-    "kept_start": ("left as it was", ""),
-    "tilts_flagged": ("tilts that are flagged", ""),
-    "maximum_angle": ("largest rotation", "°"),
-    "maximum_shift": ("largest shift", "pixels"),
-    "search": ("coarse scan", "°"),
-    "increment": ("its increment", "°"),
-    "r_factor_mean": ("R-factor, mean over tilts", ""),
-    "stop": ("stopped by", ""),
-    "stop_reached": ("before the last iteration", ""),
-    "noise": ("noise of a pixel", ""),
-    "held_out_error": ("error of what was held out", ""),
-    "rms": ("rms deviation", "Å"),
-    "rms_x": ("rms deviation along x", "Å"),
-    "rms_y": ("rms deviation along y", "Å"),
-    "rms_z": ("rms deviation along z", "Å"),
-    "tolerance": ("tolerance", "Å"),
-    "f1": ("F1", ""),
-    "n_found": ("atoms found", ""),
-    "n_truth": ("atoms of the truth", ""),
-    "n_matched": ("atoms matched", ""),
-    "pixel_size": ("pixel size", "Å"),
-    "thickness": ("thickness", "Å"),
-    "seconds": ("time", "s"),
-    "peak_memory_bytes": ("peak memory of a process", ""),
-    "peak_memory_client_bytes": ("peak memory of this one", ""),
-    "tilt_range": ("range of tilts", "°"),
-    "height_range": ("range of heights", "Å"),
-    "thickness_range": ("range of thickness", "Å"),
-    "n_windows_computed": ("windows computed now", ""),
-    "disagreement_l1": ("disagreement of windows, L1", ""),
-    "disagreement_correlation": ("correlation of windows", ""),
-}
-"""What the terminal calls a key of a summary, and its unit."""
 
 
 def summary_lines(summary: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ._records import ATOMS, VOLUME
 from .errors import InputError
-from .io import Record, Store, store_errors, write_mrc, write_xyz
+from .io import Record, Store, newest, store_errors, write_mrc, write_xyz
+from .io.groups import VOLUME
 
 log = logging.getLogger(__name__)
 
 
 def write_file(store: Store, group: str, file: Path) -> None:
     """Computes: a group, and writes it to a file: atoms as extended XYZ, the volume as MRC."""
-    write = {ATOMS: write_xyz, VOLUME: write_mrc}[group]
+    write = write_mrc if group == VOLUME else write_xyz
     if not file.parent.is_dir():
         raise InputError(f"There is no folder {file.parent} to write {file.name} into; make it, or name another.")
     if file.is_dir():
@@ -28,8 +28,7 @@ def write_file(store: Store, group: str, file: Path) -> None:
 def export_stale(store: Store, files: Mapping[str, Any], records: Mapping[str, Record]) -> str:
     """Computes: the files that are stale, and notes what they were written from; "computed" or "current"."""
     stale = stale_files(store, files, records)
-    for group in stale:
-        file = Path(files[group])
+    for group, file in stale.items():
         log.info("export: writing %s", file)
         write_file(store, group, file)
         kept = store.notes(group).get("exports", {})
@@ -37,8 +36,8 @@ def export_stale(store: Store, files: Mapping[str, Any], records: Mapping[str, R
     return "computed" if stale else "current"
 
 
-def stale_files(store: Store, files: Mapping[str, Any], records: Mapping[str, Record]) -> list[str]:
-    """Groups whose exported file is missing, was changed, or was written from what the group holds no more.
+def stale_files(store: Store, files: Mapping[str, Any], records: Mapping[str, Record]) -> dict[str, Path]:
+    """Newest groups whose exported file is missing, was changed, or was written from something else; and their files.
 
     Parameters
     ----------
@@ -49,13 +48,14 @@ def stale_files(store: Store, files: Mapping[str, Any], records: Mapping[str, Re
     records : mapping of str to Record
         What `expected_records` says.
     """
-    stale = []
-    for group, file in files.items():
+    stale = {}
+    for name, file in files.items():
         if file is not None:
+            group = newest(name, store, records)
             digest = records[group].digest if group in records else store.digest(group)
             written = store.notes(group).get("exports", {}).get(str(file))
             if written is None or written != _stamp(digest, Path(file)):
-                stale.append(group)
+                stale[group] = Path(file)
     return stale
 
 

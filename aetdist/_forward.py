@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ._records import RAW, TILTS, VOLUME, describe_group
+from ._records import describe_group
 from ._usage import accounted
 from .experiment import checked_keywords
 from .io import Record, Store, read_atoms, read_volume
+from .io.groups import RAW, TILTS, VOLUME
 from .io.readers import digest_of_file, read_table
 
 

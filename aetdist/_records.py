@@ -11,20 +11,20 @@ import xarray as xr
 
 from .errors import InputError
 from .experiment import Experiment
-from .io import Record, Store
+from .io import Record, Store, newest
+from .io.groups import ATOMS, CLASSIFIED, PREPROCESSED, RAW, REFINED, REFINED_ATOMS, TILTS, VOLUME
 from .io.readers import digest_of_file, has_frames, list_files
 
-RAW, PREPROCESSED, TILTS = "tilt_series/raw", "tilt_series/preprocessed", "tilt_series/aligned"
-REFINED = "tilt_series/refined"
-VOLUME, ATOMS = "volume", "atoms"
-#: What each stage reads and writes; reconstructions read the refined series where there is one.
+#: What each stage reads, the newest of each, and what it writes.
 READS = {
-    "preprocess": RAW,
-    "align": PREPROCESSED,
-    "refine-angles": TILTS,
-    "reconstruct": TILTS,
-    "scan": TILTS,
-    "trace": VOLUME,
+    "preprocess": (RAW,),
+    "align": (PREPROCESSED,),
+    "refine-angles": (TILTS,),
+    "reconstruct": (TILTS,),
+    "scan": (TILTS,),
+    "trace": (VOLUME,),
+    "classify": (ATOMS, VOLUME),
+    "refine": (TILTS, ATOMS, VOLUME),
 }
 WRITES = {
     "preprocess": PREPROCESSED,
@@ -33,15 +33,18 @@ WRITES = {
     "reconstruct": VOLUME,
     "scan": VOLUME,
     "trace": ATOMS,
+    "classify": CLASSIFIED,
+    "refine": REFINED_ATOMS,
 }
 #: Groups that hold tilts and their angles.
 SERIES = (RAW, PREPROCESSED, TILTS, REFINED)
-#: Stages that take the newest series.
-RECONSTRUCTIONS = ("reconstruct", "scan")
 #: Keywords that say how the work is cut up, which changes nothing but rounding.
 HOW = ("slabs", "checkpoint_every")
 #: What a reconstruction says in the attributes of its volume.
 STOPPING = ("stop", "iterations", "stop_reached", "noise")
+
+#: What refinement says in the attributes of its atoms of the changes that lowered the residual.
+CURATION = ("n_added", "n_deleted", "n_split", "n_merged", "n_retyped")
 
 
 def written_group(name: str, keywords: Mapping[str, Any], stages: Collection[str] = ()) -> str:
@@ -56,23 +59,50 @@ def written_group(name: str, keywords: Mapping[str, Any], stages: Collection[str
     return PREPROCESSED if "align" in stages else TILTS
 
 
-def source_of(name: str, store: Store) -> str:
-    """Group of the store that a stage reads: of the refined series only if it was made from the aligned one."""
-    if name in RECONSTRUCTIONS and TILTS in store.groups() and _is_refined(store, store.digest(TILTS)):
-        return REFINED
-    if name == "align" and PREPROCESSED not in store.groups():
-        return TILTS  # images that were imported as aligned become preprocessed ones
-    return READS[name]
+def inputs_of(name: str, store: Store | None, planned: Mapping[str, Record] | None = None) -> dict[str, str]:
+    """Groups that a stage reads, the newest of those that stand for one another, with their digests.
 
+    Parameters
+    ----------
+    name : str
+        The stage.
+    store : Store, optional
+        Open in any mode.
+    planned : mapping of str to Record, optional
+        What earlier stages of an experiment will have made by then.
 
-def _is_refined(store: Store, aligned: str) -> bool:
-    record = store.record(REFINED)
-    return record is not None and record.inputs.get(TILTS) == aligned
+    Raises
+    ------
+    InputError
+        If a stage of an experiment needs a group that neither the experiment nor its store has.
+    StoreError
+        If a stage on its own needs one that the store does not have.
+    """
+    there = store.groups() if store is not None else []
+    inputs = {}
+    for group in READS[name]:
+        source = newest(group, store, planned, before=WRITES[name])
+        if planned is not None and source in planned:
+            inputs[source] = planned[source].digest
+        elif store is None or (planned is not None and source not in there):
+            raise InputError(f"[{name}] needs {source}, which neither the experiment file nor its store has.")
+        elif source == PREPROCESSED and source not in there:
+            inputs[source] = store.digest(TILTS)  # images that were imported as aligned become preprocessed ones
+        else:
+            inputs[source] = store.digest(source)
+    return inputs
 
 
 def stage_record(name: str, keywords: Mapping[str, Any], inputs: dict[str, str]) -> Record:
-    """Record of a stage with these keywords; callbacks among them, and how the work is cut up, do not count."""
+    """Record of a stage with these keywords; callbacks among them, and how the work is cut up, do not count.
+
+    Of a file of edits its rows count, so that they are kept, and known for others when the file changes.
+    """
     parameters = {key: value for key, value in keywords.items() if not callable(value) and key not in HOW}
+    if parameters.get("edits") is not None:
+        from .refine.edits import read_edits
+
+        parameters["edits"] = [edit.row for edit in read_edits(parameters["edits"])]
     return Record(name, parameters, inputs, seed=parameters.get("seed"))
 
 
@@ -102,19 +132,7 @@ def expected_records(experiment: Experiment, store: Store | None) -> dict[str, R
         if name == "import":
             records[written_group(name, keywords, experiment.stages)] = import_record(keywords)
         elif name in READS:
-            source = READS[name]
-            if name in RECONSTRUCTIONS and REFINED in records:
-                source = REFINED
-            elif name in RECONSTRUCTIONS and store is not None and TILTS in {*records, *store.groups()}:
-                aligned = records[TILTS].digest if TILTS in records else store.digest(TILTS)
-                source = REFINED if _is_refined(store, aligned) else TILTS
-            if source in records:
-                digest = records[source].digest
-            elif store is not None and source in store.groups():
-                digest = store.digest(source)
-            else:
-                raise InputError(f"[{name}] needs {source}, which neither the experiment file nor its store has.")
-            records[WRITES[name]] = stage_record(name, keywords, {source: digest})
+            records[WRITES[name]] = stage_record(name, keywords, inputs_of(name, store, records))
     return records
 
 
@@ -130,8 +148,8 @@ def describe_group(store: Store, group: str) -> dict[str, Any]:
         if group == REFINED:
             described |= describe_refinement(dataset)
         return described
-    if group == ATOMS:
-        return {"n_atoms": dataset.sizes["atom"]}
+    if group in (ATOMS, CLASSIFIED, REFINED_ATOMS):
+        return describe_atoms(dataset)
     described = {"shape": [dataset.sizes[axis] for axis in "xyz"]}
     if "r_factor" in dataset:
         described["r_factor_mean"] = float(np.nanmean(dataset["r_factor"].values[-1]))
@@ -204,6 +222,29 @@ def describe_refinement(series: xr.Dataset) -> dict[str, Any]:
     wrong = np.flatnonzero(series["flags"].values.astype(str) != "")
     if wrong.size:
         described["tilts_flagged"] = {int(t): str(series["flags"].values[t]) for t in wrong}
+    return described
+
+
+def describe_atoms(atoms: xr.Dataset) -> dict[str, Any]:
+    """How many atoms of each type, how well they explain the images, what curation did, how sure they are."""
+    described: dict[str, Any] = {"n_atoms": atoms.sizes["atom"]}
+    if "type" in atoms:
+        types, counts = np.unique(atoms["type"].values, return_counts=True)
+        described["atoms_of_type"] = {str(t): int(n) for t, n in zip(types, counts, strict=True)}
+    for key, attribute in (("atoms_r_factor", "R"), ("atoms_r1_factor", "R1")):
+        if attribute in atoms.attrs:
+            described[key] = float(atoms.attrs[attribute])
+    described |= {key: int(atoms.attrs[key]) for key in CURATION if key in atoms.attrs}
+    if "edits" in atoms.attrs:
+        actions = [row.partition(",")[0] for row in atoms.attrs["edits"]]
+        described["edits_applied"] = {action: actions.count(action) for action in dict.fromkeys(actions)}
+    if "unresolved" in atoms:
+        described["n_unresolved"] = int(atoms["unresolved"].values.sum())
+    if "position_sigma" in atoms and np.isfinite(atoms["position_sigma"].values).any():
+        median = np.nanmedian(atoms["position_sigma"].values, axis=0)
+        described["position_sigma_pm"] = [float(value) for value in 100.0 * median]
+    if "cramer_rao" in atoms.attrs:
+        described["cramer_rao_pm"] = 100.0 * float(atoms.attrs["cramer_rao"])
     return described
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -12,14 +12,20 @@ import dask
 import numpy as np
 import xarray as xr
 
-from ._schedule import SCHEDULE, SOLVER, refine_jointly
-from ._threads import kernel_threads
-from .angles.atoms import atomic_model
-from .angles.flags import NOT_MEASURED, unlike_the_others
-from .angles.gauge import remove_common_motion
-from .angles.least_squares import Fit, fit_tilts
-from .angles.model import Model, as_volume, kernel_memory, model_in_memory
-from .angles.search import scan_rotations
+from ._round_tasks import (
+    atoms_of,
+    density_at_faces,
+    fitted,
+    less_smooth_residual,
+    missed_intensity,
+    r_factor_of,
+    reconstructed,
+    scanned,
+)
+from ._schedule import SCHEDULE, refine_jointly
+from .angles.flags import BRIGHTNESS, NOT_MEASURED, unlike_the_others, warn_of_few
+from .angles.least_squares import Fit
+from .angles.model import as_volume
 from .angles.tilt_series import (
     corrections_dataset,
     joined_fits,
@@ -30,19 +36,22 @@ from .angles.tilt_series import (
 )
 from .blocks.windows import share
 from .errors import AetdistWarning, InputError
-from .geometry import ParallelGeometry
-from .preprocess.object_mask import blurred
-from .project import ParallelProjector
+from .geometry import ParallelGeometry, pinned, remove_common_motion
 from .reconstruct.grid import Field, require_finite, require_memory, volume_grid
-from .reconstruct.resire import step_length
-from .reconstruct.solvers import Objective, eigenvalue_for, solve
 from .schema import VOLUME, with_units
 
+NO_BETTER = "R falls no more"  # why rounds end that have found what they can
 _FIT_ITERATIONS = 4  # of least squares in a round: the next one goes on
 STEPS = {"atoms": 1.0, "volume": 1.5, "joint": 1.0}
 """How a round finds its step, and how much of it is taken: a volume explains part of the misalignment, which makes
 steps against it too short. Weighed on a simulated particle: above 1.7 rounds begin to swing."""
-_BACKGROUND_SCALE = 12.0  # pixels: what is smoother is background
+_BRIGHTER = 1.5  # than its reprojection, beside what all tilts are: it would be in the volume with a weight of its own
+_MUCH_BRIGHTER = 5.0  # contrast before anything is known: that of a film varies twofold along its tilts
+_FOR_MORE_TILTS = 0.01  # of R: by so much it may rise when tilts come back, which the volume has to explain as well
+_MISSED = 0.02  # of the images' intensity, on rays that pass the volume by
+_AT_FACES = 1.5  # of the volume's mean, at one of its faces: matter that has no place gathers there
+_BACKGROUND_SEEN = 0.02  # of the images' maximum; simulated particles without one seem to have up to 0.01
+_BACKGROUND_PASSES = 8  # at most: of one as bright as the object, each leaves a fifth to a half
 
 
 class Refined(NamedTuple):
@@ -84,6 +93,16 @@ class Found(NamedTuple):
     def mean(self) -> float:
         """R, mean over the tilts that are used."""
         return float(np.nanmean(self.r_factor))
+
+    def lower(self, other: Found, fraction: float = 0.0) -> bool:
+        """Whether R is lower than another one by more than a fraction of it, over the tilts that both know."""
+        both = np.isfinite(self.r_factor) & np.isfinite(other.r_factor)
+        return bool(self.r_factor[both].sum() < (1.0 - fraction) * other.r_factor[both].sum())
+
+    def better(self, other: Found) -> bool:
+        """Whether R is lower, or little higher with more tilts."""
+        more = np.isfinite(self.r_factor).sum() > np.isfinite(other.r_factor).sum()
+        return self.lower(other, -_FOR_MORE_TILTS if more else 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,12 +151,17 @@ class Problem:
         flags = np.full(len(self.images), "", dtype=object)
         flags[self.left_out] = "left out"
         flags[~self.left_out & ~measured_tilts(self.images, self.masks)] = NOT_MEASURED
+        measured = flags == ""
+        if measured.any():
+            contrast = np.array([i[m].std() if m.any() else 0.0 for i, m in zip(self.images, self.masks, strict=True)])
+            flags[measured & _beyond(contrast / np.median(contrast[measured]), _MUCH_BRIGHTER)] = BRIGHTNESS
         state = State(self.field.matrices.copy(), np.zeros((len(flags), 2)), flags)
         if state.used.sum() < 3:
             raise InputError(
                 f"{int(state.used.sum())} of {len(flags)} tilts can be used; needed are at least three: check images "
                 "and mask, or leave fewer tilts out."
             )
+        warn_of_few(int(state.used.sum()))
         return state
 
     def geometry(self, state: State) -> ParallelGeometry:
@@ -156,47 +180,101 @@ class Problem:
         geometry, used = self.geometry(state), state.used
         shared = self.shared
         if self.background:
-            whole = self._persist(_reconstruct, shared, geometry, np.flatnonzero(used), self.iterations)
+            whole = self._persist(reconstructed, shared, geometry, np.flatnonzero(used), self.iterations)
             shared = self._persist(less_smooth_residual, shared, whole, geometry)
         numbers = np.arange(len(used))
         folds = [used & (numbers % self.folds != k) if self.folds > 1 else used for k in range(self.folds)]
-        volumes = [self._persist(_reconstruct, shared, geometry, np.flatnonzero(f), self.iterations) for f in folds]
+        volumes = [self._persist(reconstructed, shared, geometry, np.flatnonzero(f), self.iterations) for f in folds]
         models = volumes
         if self.kind == "atoms":
             models = [
-                self._persist(_atomic, volume, shared, geometry, np.flatnonzero(f))
+                self._persist(atoms_of, volume, shared, geometry, np.flatnonzero(f), self.field.pixel_size)
                 for volume, f in zip(volumes, folds, strict=True)
             ]
         judged = dask.compute(
-            *[dask.delayed(_r_factor)(volumes[t % self.folds], shared, geometry, t) for t in np.flatnonzero(used)]
+            *[dask.delayed(r_factor_of)(volumes[t % self.folds], shared, geometry, t) for t in np.flatnonzero(used)]
         )
         r_factor = np.full(len(used), np.nan)
         r_factor[used] = judged
         return Found(volumes, models, shared, r_factor)
 
+    def checked(self, state: State, found: Found, *, isolated: bool) -> tuple[Problem, Found]:
+        """The series without a constant background, which the volume would hold as matter; a cut volume is told."""
+        problem, better, level = self, found, 0.0
+        if self.kind == "atoms":
+            problem, better, level = self._without_constant(state, found)
+        cut = problem._cut(state, better, isolated)
+        if cut:  # what it does not hold looks like a background
+            nz, ny, nx = self.grid
+            why = (
+                f"{cut}: the shape of {nx} x {ny} x {nz} voxels (x, y, z) seems to cut the object. Give a larger one, "
+                "or none; or, if the object does lie within it, subtract the background of the images first."
+            )
+            problem, better = self, found
+        elif level:
+            why = (
+                f"The images have a constant background of {level:.0%} of their maximum, which is left out here; "
+                "subtract it before you reconstruct (`aetdist preprocess`)."
+            )
+        else:
+            return self, found
+        warnings.warn(why, AetdistWarning, stacklevel=3)
+        return problem, better
+
+    def _without_constant(self, state: State, found: Found) -> tuple[Problem, Found, float]:
+        """The series less the constants that its atoms leave, what it says then, and their median over the maximum."""
+        problem, levels, tilts = self, np.zeros(len(self.images)), np.flatnonzero(state.used)
+        brightest = float(np.median(self.images[tilts].max(axis=(1, 2))))
+        for _ in range(_BACKGROUND_PASSES):
+            more = problem._fits(state, found, tilts, 0).background
+            if not abs(np.median(more[tilts])) > _BACKGROUND_SEEN * brightest:
+                break
+            levels += more
+            images = np.where(self.masks, self.images - levels[:, None, None], 0).astype(np.float32)
+            problem = replace(problem, images=images, shared=share((images, self.masks)))
+            found = problem.evaluate(state)
+        return problem, found, float(np.median(levels[tilts])) / brightest if levels.any() else 0.0
+
+    def _cut(self, state: State, found: Found, isolated: bool) -> str:
+        """Where the images show matter that the volume has no place for; nothing if it has."""
+        missed, faces = dask.compute(
+            dask.delayed(missed_intensity)(found.shared, self.geometry(state), np.flatnonzero(state.used)),
+            dask.delayed(density_at_faces)(found.volumes[0]),
+        )
+        if abs(missed) > _MISSED:
+            return f"{abs(missed):.0%} of the images' intensity are on rays that pass the volume by"
+        if isolated and faces > _AT_FACES:
+            return f"A face of the volume holds {faces:.1f} times as much as the volume on average"
+        return ""
+
     def step(
         self, state: State, found: Found, maximum_angle: float, maximum_shift: float, *, first: bool = False
     ) -> State:
         """The next state: flags from how the images agree with their predictions, then what a round changes."""
-        tilts = np.flatnonzero(state.used)
         joint = self.kind == "joint"
-        fit = self._fits(state, found, tilts, 0 if joint else _FIT_ITERATIONS)
-        flags = state.flags.copy()
+        tried = state.used if joint else ~np.isin(state.flags, ("left out", NOT_MEASURED))  # others may come back
+        tilts = np.flatnonzero(tried)
+        lost = dict.fromkeys(np.flatnonzero(tried & ~state.used).tolist(), maximum_shift)
+        fit = self._fits(state, found, tilts, 0 if joint else _FIT_ITERATIONS, lost)
+        flags = np.where(tried, "", state.flags)
+        if not joint:
+            relative = fit.brightness / np.median(fit.brightness[state.used])
+            flags[tried & _beyond(relative, _BRIGHTER)] = BRIGHTNESS
         if not (joint and first):  # of a film that is not aligned yet, no image agrees
-            flags[unlike_the_others(fit.correlation[:, 1], state.used)] = "unlike the reprojection"
-        used = flags == ""
+            flags[unlike_the_others(fit.correlation[:, 1], tried)] = "unlike the reprojection"
+        tried = flags == ""
         if joint:
-            matrices, shifts = self._together(state, found, np.flatnonzero(used), first)
+            matrices, shifts = self._together(state, found, np.flatnonzero(tried), first)
         else:
             over = STEPS[self.kind] if self.folds == 1 else 1.0
             matrices = turned_by(over * rotation_between(state.matrices, fit.matrices)) @ state.matrices
             shifts = state.shifts + over * (fit.shifts - state.shifts)
         start = self.field.matrices
-        matrices, shifts = remove_common_motion(matrices, shifts, start, used=used)
-        turned = np.linalg.norm(rotation_between(start, matrices), axis=1)
-        far = used & ((turned > maximum_angle) | (np.abs(shifts).max(axis=1) > maximum_shift))
-        flags[used] = np.where(far[used], "moved too far", "")
-        still = ~used | far
+        matrices, shifts, far = pinned(
+            matrices, shifts, start, tried, state.used, maximum_angle=maximum_angle, maximum_shift=maximum_shift
+        )
+        flags[far] = "moved too far"
+        still = ~tried | far
         matrices[still], shifts[still] = start[still], 0.0
         return State(matrices, shifts, flags)
 
@@ -215,7 +293,7 @@ class Problem:
         found, tilts = self.evaluate(state), np.flatnonzero(state.used)
         best = dask.compute(
             *[
-                dask.delayed(_scan)(
+                dask.delayed(scanned)(
                     found.models[t % self.folds], found.shared, self.geometry(state), t,
                     search=search, increment=increment, maximum_shift=maximum_shift,
                 )
@@ -224,19 +302,23 @@ class Problem:
         )  # fmt: skip
         matrices, shifts = state.matrices.copy(), state.shifts.copy()
         matrices[tilts], shifts[tilts] = (np.stack(values) for values in zip(*best, strict=True))
-        return State(*remove_common_motion(matrices, shifts, self.field.matrices, used=state.used), state.flags)
+        matrices, shifts = remove_common_motion(matrices, shifts, self.field.matrices, used=state.used)
+        return state._replace(matrices=matrices, shifts=shifts)
 
-    def _fits(self, state: State, found: Found, tilts: np.ndarray, iterations: int) -> Fit:
-        """Least squares of every tilt against its prediction, one task each."""
+    def _fits(
+        self, state: State, found: Found, tilts: np.ndarray, iterations: int, within: dict[int, float] | None = None
+    ) -> Fit:
+        """Least squares of every tilt against its prediction, one task each; of some after a scan within pixels."""
         geometry = self.geometry(state)
         fits = dask.compute(
             *[
-                dask.delayed(_fit)(
-                    found.models[t % self.folds], found.shared, geometry, t, state.shifts[t], iterations=iterations
+                dask.delayed(fitted)(
+                    found.models[t % self.folds], found.shared, geometry, t, state.shifts[t], iterations=iterations,
+                    within=(within or {}).get(int(t)),
                 )
                 for t in tilts
             ]
-        )
+        )  # fmt: skip
         return joined_fits(fits, tilts, state.matrices, state.shifts)
 
     def result(
@@ -248,9 +330,13 @@ class Problem:
         fit = self._fits(state, found, tilts, 0)
         start = self.field.matrices
         if best == 0:
-            warnings.warn(
+            why = (
                 f"R did not fall ({np.nanmean(r_factors[0]):.4f} before, {np.nanmean(r_factors[-1]):.4f} after the "
-                "last round): angles and shifts are left as they were.",
+                "last round)"
+            )
+            warnings.warn(
+                f"{why if stopped == NO_BETTER else stopped}: angles and shifts are left as they were. Angles that are "
+                "far off, or shifts of several pixels, take a coarse scan: give a search of 1 degree or more.",
                 AetdistWarning,
                 stacklevel=4,
             )
@@ -275,13 +361,13 @@ class Problem:
             folds=self.folds,
             round_iterations=self.iterations,
             stopped=stopped,
-            converged=bool(stopped == "R falls no more" and best > 0),
+            converged=bool(stopped == NO_BETTER and best > 0),
             kept_start=bool(best == 0),
             best_round=best,
         )
         volume = found.volumes[0]
         if self.folds > 1:
-            volume = self._persist(_reconstruct, found.shared, self.geometry(state), tilts, self.iterations)
+            volume = self._persist(reconstructed, found.shared, self.geometry(state), tilts, self.iterations)
         (memory,) = dask.compute(volume)
         size = self.field.pixel_size
         coords = {a: (np.arange(n) + f) * size for a, n, f in zip("zyx", self.grid, self.first, strict=True)}
@@ -293,77 +379,9 @@ class Problem:
         return kept
 
 
-# -- tasks -------------------------------------------------------------------------------------------
-
-
-def _reconstruct(
-    shared: tuple[np.ndarray, np.ndarray], geometry: ParallelGeometry, tilts: np.ndarray, iterations: int
-) -> np.ndarray:
-    """Volume from some tilts, as memory (y, z, x)."""
-    images, masks = shared
-    seen = geometry.select_tilts(tilts)
-    solution = solve(
-        Objective(ParallelProjector(seen, kernel_threads()), images[tilts], masks[tilts]),
-        solver=SOLVER,
-        iterations=iterations,
-        step=step_length(SOLVER, None, 1, eigenvalue_for(SOLVER, seen)),
-    )
-    return kernel_memory(solution.volume)
-
-
-def _atomic(
-    memory: np.ndarray, shared: tuple[np.ndarray, np.ndarray], geometry: ParallelGeometry, tilts: np.ndarray
-) -> np.ndarray:
-    images, masks = shared
-    return atomic_model(memory, geometry.select_tilts(tilts), images[tilts], masks[tilts], kernel_threads())
-
-
-def less_smooth_residual(
-    shared: tuple[np.ndarray, np.ndarray], memory: np.ndarray, geometry: ParallelGeometry
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images less the smooth part of what their reprojections do not explain."""
-    images, masks = shared
-    seen = ParallelProjector(geometry, kernel_threads()).forward(as_volume(memory))
-    better = images.copy()
-    for t in np.flatnonzero(masks.any(axis=(1, 2))):
-        smooth = blurred((images[t] - seen[t]).astype(np.float64), masks[t], _BACKGROUND_SCALE)
-        better[t] = np.where(masks[t], images[t] - smooth, 0.0)
-    return better, masks
-
-
-def _r_factor(memory: np.ndarray, shared: tuple[np.ndarray, np.ndarray], geometry: ParallelGeometry, t: int) -> float:
-    """R (eq. 4) of one tilt."""
-    image, mask = shared[0][t], shared[1][t]
-    seen = ParallelProjector(geometry.select_tilts(np.array([t]))).forward(as_volume(memory))[0]
-    total = float(np.abs(image[mask], dtype=np.float64).sum())
-    return float(np.abs(seen - image)[mask].sum(dtype=np.float64) / total) if total > 0 else float("nan")
-
-
-def _fit(
-    memory: np.ndarray,
-    shared: tuple[np.ndarray, np.ndarray],
-    geometry: ParallelGeometry,
-    t: int,
-    shift: np.ndarray,
-    iterations: int,
-) -> Fit:
-    """Least squares of one tilt, starting where the geometry has it."""
-    model = _one_piece(memory, geometry, t, shift)
-    one = slice(t, t + 1)
-    return fit_tilts(model, shared[0][one], shared[1][one], geometry.matrices[one], shift[None], iterations=iterations)
-
-
-def _scan(
-    memory: np.ndarray, shared: tuple[np.ndarray, np.ndarray], geometry: ParallelGeometry, t: int, **options: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    model = _one_piece(memory, geometry, t, np.zeros(2))
-    return scan_rotations(model, shared[0][t], shared[1][t], geometry.matrices[t], np.zeros(2), **options)
-
-
-def _one_piece(memory: np.ndarray, geometry: ParallelGeometry, t: int, shift: np.ndarray) -> Model:
-    """The volume as a model whose detector is that of an image without its shift."""
-    corner = geometry.detector_start[t] + shift
-    return model_in_memory(memory, geometry.volume_start, geometry.detector_shape, (float(corner[0]), float(corner[1])))
+def _beyond(ratio: np.ndarray, factor: float) -> np.ndarray:
+    """Whether ratios are further from 1 than a factor, either way."""
+    return (ratio > factor) | (ratio < 1.0 / factor)
 
 
 def _rms(vectors: np.ndarray) -> float:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import xarray as xr
 
-from ._records import ATOMS, PREPROCESSED, RAW, REFINED, TILTS, VOLUME, describe_alignment
+from ._records import describe_alignment
+from ._species import check_elements, name_species
 from ._usage import current_client
-from .errors import InputError
+from .errors import AetdistWarning, InputError
 from .experiment import accepted_keywords
 from .io import Record, Store, begun, open_dataset, write_blocks
+from .io.groups import ATOMS, CLASSIFIED, PREPROCESSED, RAW, REFINED, REFINED_ATOMS, TILTS, VOLUME
 from .progress import report
 
 Summary = dict[str, Any]
@@ -146,6 +149,54 @@ def _trace(store: Store, keywords: dict[str, Any], record: Record) -> None:
     store.write(ATOMS, trace_atoms(store.read(VOLUME), **keywords), record=record)
 
 
+def _classify(store: Store, keywords: dict[str, Any], record: Record) -> None:
+    """Types of the traced atoms by their brightness; what is no atom is left out."""
+    from .classify import classify_atoms
+
+    given = dict(keywords)
+    elements = given.pop("elements")
+    if elements is not None:
+        check_elements(elements, given["species"])
+    accepted = accepted_keywords("classify", given, classify_atoms)
+    atoms = classify_atoms(store.read(VOLUME), store.read(ATOMS), **accepted)
+    store.write(CLASSIFIED, name_species(atoms, elements=elements), record=record)
+
+
+def _refine(store: Store, keywords: dict[str, Any], record: Record) -> None:
+    """Positions, brightness and width of the atoms that explain all images best; curated, edited, with error bars."""
+    from .refine import refine_atoms
+
+    series, atoms, volume = (store.read(group) for group in record.inputs)
+    given = dict(keywords)
+    elements = given.pop("elements")
+    if elements is not None:
+        check_elements(elements, int(atoms["type"].max()) if "type" in atoms else 1)
+    given["edits"] = _edits(store, keywords, record)
+    refined = refine_atoms(series, atoms, volume=volume, **accepted_keywords("refine", given, refine_atoms))
+    known = atoms.attrs.get("elements") if elements is None else elements
+    store.write(REFINED_ATOMS, name_species(refined, elements=known), record=record)
+
+
+def _edits(store: Store, keywords: dict[str, Any], record: Record) -> tuple[Any, ...] | None:
+    """Edits by hand, as the record has them; those of the last refinement are not dropped without a word."""
+    from .refine.edits import read_edits
+
+    if keywords["edits"] is not None:
+        edits = read_edits(keywords["edits"])
+        if [edit.row for edit in edits] != record.parameters["edits"]:
+            raise InputError(f"{keywords['edits']} was changed while the stages before ran; run again.")
+        return edits
+    last = store.record(REFINED_ATOMS)
+    if last is not None and last.parameters.get("edits"):
+        warnings.warn(
+            f"The refinement that is replaced had {len(last.parameters['edits'])} edits by hand, this one has none; "
+            "give edits again to keep them.",
+            AetdistWarning,
+            stacklevel=2,
+        )
+    return None
+
+
 STAGES: dict[str, Callable[[Store, dict[str, Any], Record], Summary | None]] = {
     "preprocess": _preprocess,
     "align": _align,
@@ -153,4 +204,6 @@ STAGES: dict[str, Callable[[Store, dict[str, Any], Record], Summary | None]] = {
     "reconstruct": _reconstruct,
     "scan": _scan,
     "trace": _trace,
+    "classify": _classify,
+    "refine": _refine,
 }

@@ -6,145 +6,32 @@ the stage's own signature holds. Scientific modules are imported inside the comm
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ._console import Program, session
-
-Summary = dict[str, Any]
-FOLDER = click.Path(path_type=Path)
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
-@click.group(cls=Program, context_settings=CONTEXT)
-@click.version_option(package_name="aetdist", prog_name="aetdist")
-def program() -> None:
-    """Atomic electron tomography: from a tilt series to the 3D position of every atom.
-
-    Lengths are in Angstrom unless said. Defaults of every stage: aetdist config.
-    """
+from ._options import (
+    FOLDER,
+    MORE,
+    OVERWRITE,
+    SEED,
+    SOLVER,
+    STOP,
+    STORE,
+    Summary,
+    command,
+    keywords_of,
+    number_or_word,
+    numbers,
+    program,
+    words,
+)
 
 
 def main() -> None:
     """Run the command line of this process."""
     program()
-
-
-def _options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
-
-
-COMMON = _options(
-    click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object."),
-    click.option("--log", "log_file", type=FOLDER, metavar="FILE", help="Write a log with times and tracebacks."),
-    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
-)
-CLUSTER = _options(
-    click.option(
-        "--cluster",
-        metavar="WHERE",
-        help="Scheduler (tcp://..., tls://... or its file) or profile (slurm, pbs, lsf, sge). Default: this machine.",
-    ),
-    click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes. Default: one per core."),
-    click.option("--memory-limit", metavar="SIZE", help="Memory of each worker, such as 4GB. Default: all, shared."),
-)
-
-
-def command(name: str, *, cluster: str | None = None) -> Callable[..., click.Command]:
-    """Make a command of a function that returns its summary.
-
-    `cluster` says when a Dask client is there while it runs: "always", "asked" (only when one of
-    the cluster options is given) or never.
-    """
-
-    def decorate(function: Callable[..., Summary]) -> click.Command:
-        @functools.wraps(function)
-        def run(as_json: bool, log_file: Path | None, debug: bool, **options: Any) -> None:
-            where = {key: options.pop(key, None) for key in ("cluster", "workers", "memory_limit")}
-            wanted = cluster == "always" or any(value is not None for value in where.values())
-            with session(as_json=as_json, log_file=log_file) as show, contextlib.ExitStack() as stack:
-                if cluster and wanted and not options.get("dry_run"):
-                    from .cluster import connect
-
-                    stack.enter_context(connect(where.pop("cluster"), **where))
-                show(function(**{key: value for key, value in options.items() if value is not None}))
-
-        # click lists the last decorator's option first: the command's own, the cluster's, the common ones.
-        own = run.__dict__.pop("__click_params__", [])
-        COMMON(run)
-        if cluster:
-            CLUSTER(run)
-        run.__dict__["__click_params__"].extend(own)
-        return program.command(name)(run)
-
-    return decorate
-
-
-def _assignments(_ctx: click.Context, _option: click.Parameter, words: tuple[str, ...]) -> dict[str, Any] | None:
-    """Read KEY=VALUE words; a value is TOML, or else text."""
-    found: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{word!r} came; needed is KEY=VALUE, such as iterations=20.")
-        try:
-            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[key.strip()] = value
-    return found or None
-
-
-def _numbers(_ctx: click.Context, _option: click.Parameter, text: str | None) -> list[float] | None:
-    """Read numbers with commas between them."""
-    try:
-        return [float(word) for word in text.split(",")] if text is not None else None
-    except ValueError:
-        raise click.BadParameter(f"{text!r} came; needed are numbers with commas between them.") from None
-
-
-def _number_or_word(_ctx: click.Context, _option: click.Parameter, text: str | None) -> int | str | None:
-    """Read a whole number, or leave a word as it is."""
-    return int(text) if text is not None and text.isdecimal() else text
-
-
-def _keywords(options: dict[str, Any]) -> dict[str, Any]:
-    """`options` with what --set gave beside them."""
-    more = options.pop("more", {})
-    return {**options, **more}
-
-
-MORE = click.option(
-    "--set",
-    "more",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=_assignments,
-    help="Any other keyword of the stage; aetdist config lists them.",
-)
-OVERWRITE = click.option("--overwrite", is_flag=True, default=None, help="Replace what is there.")
-SEED = click.option("--seed", type=int, metavar="N", help="Seed of the random numbers.")
-STOP = click.option(
-    "--stop",
-    type=click.Choice(["fixed", "held_out_blocks", "held_out_tilts", "discrepancy"]),
-    help="What chooses the number of iterations: itself, pixels or tilts held out of a trial, or the noise.",
-)
-SOLVER = click.option(
-    "--solver",
-    type=click.Choice(["fista", "published", "ordered_subsets", "sirt", "sart"]),
-    help="Momentum; the published descent; momentum with a step after each quarter of the tilts; or SIRT.",
-)
-STORE = click.argument("store", type=FOLDER)
 
 
 @command("import", cluster="asked")
@@ -162,7 +49,7 @@ STORE = click.argument("store", type=FOLDER)
 @click.option(
     "--frames",
     metavar="N|files|PATTERN",
-    callback=_number_or_word,
+    callback=number_or_word,
     help="Frames of a tilt: N images in a row, those of a file, or of names like tilt_{tilt}_frame_{frame}.tif.",
 )
 @click.option(
@@ -221,7 +108,7 @@ def preprocess(store: Path, **options: Any) -> Summary:
     """Register and sum the raw frames, undo scan distortion, denoise, subtract the background."""
     from . import pipeline
 
-    return pipeline.preprocess(store, **_keywords(options))
+    return pipeline.preprocess(store, **keywords_of(options))
 
 
 @command("align", cluster="always")
@@ -232,7 +119,7 @@ def align(store: Path, **options: Any) -> Summary:
     """Find shifts and the tilt axis; make the aligned series, in one resampling from the raw frames."""
     from . import pipeline
 
-    return pipeline.align(store, **_keywords(options))
+    return pipeline.align(store, **keywords_of(options))
 
 
 @command("refine-angles", cluster="always")
@@ -249,7 +136,7 @@ def refine_angles(store: Path, **options: Any) -> Summary:
     """Refine angles and shifts against the reprojections; make the refined series, in one resampling."""
     from . import pipeline
 
-    return pipeline.refine_angles(store, **_keywords(options))
+    return pipeline.refine_angles(store, **keywords_of(options))
 
 
 @command("reconstruct", cluster="asked")
@@ -263,7 +150,7 @@ def refine_angles(store: Path, **options: Any) -> Summary:
 @click.option(
     "--slabs",
     metavar="N|auto",
-    callback=_number_or_word,
+    callback=number_or_word,
     help="Cut the volume along the tilt axis; every worker of the cluster keeps its slabs.",
 )
 @MORE
@@ -271,7 +158,7 @@ def reconstruct(store: Path, **options: Any) -> Summary:
     """Reconstruct the whole field in one piece (RESIRE), here on all cores unless a cluster is asked for."""
     from . import pipeline
 
-    return pipeline.reconstruct(store, **_keywords(options))
+    return pipeline.reconstruct(store, **keywords_of(options))
 
 
 @command("scan", cluster="always")
@@ -288,7 +175,7 @@ def scan(store: Path, **options: Any) -> Summary:
     """Reconstruct a film from many local volumes, stitched (scanning AET)."""
     from . import pipeline
 
-    return pipeline.scan(store, **_keywords(options))
+    return pipeline.scan(store, **keywords_of(options))
 
 
 @command("trace", cluster="always")
@@ -300,7 +187,39 @@ def trace(store: Path, **options: Any) -> Summary:
     """Find the atoms in the volume."""
     from . import pipeline
 
-    return pipeline.trace(store, **_keywords(options))
+    return pipeline.trace(store, **keywords_of(options))
+
+
+ELEMENTS = click.option(
+    "--elements", metavar="A,B,...", callback=words, help="Chemical elements of type 1, 2, ..., such as Co,Pd,Pt."
+)
+
+
+@command("classify", cluster="always")
+@STORE
+@click.option("--species", type=int, metavar="N", help="Types to tell apart by brightness.")
+@ELEMENTS
+@MORE
+def classify(store: Path, **options: Any) -> Summary:
+    """Tell the types of the traced atoms apart; leave out what is no atom."""
+    from . import pipeline
+
+    return pipeline.classify(store, **keywords_of(options))
+
+
+@command("refine", cluster="always")
+@STORE
+@click.option("--iterations", type=int, metavar="N", help="Steps of positions, brightness and width.")
+@click.option("--heights", type=click.Choice(["type", "atom"]), help="One brightness and width per type, or per atom.")
+@click.option("--edits", type=FOLDER, metavar="FILE.csv", help="Atoms to add, delete, move or retype by hand.")
+@click.option("--no-curate", "curate", flag_value=False, default=None, help="Add, delete, split and merge no atoms.")
+@ELEMENTS
+@MORE
+def refine(store: Path, **options: Any) -> Summary:
+    """Refine the atoms against all images; add and delete where it pays; say how sure each of them is."""
+    from . import pipeline
+
+    return pipeline.refine(store, **keywords_of(options))
 
 
 @command("export")
@@ -360,7 +279,7 @@ def demo(folder: Path, **options: Any) -> Summary:
 @click.option("--pixel-size", type=float, metavar="A", help="Edge of a pixel.")
 @click.option("--field", type=int, nargs=2, metavar="NX NY", help="Pixels of an image. Default: all atoms, always.")
 @click.option("--sigma", type=float, metavar="A", help="Standard deviation of an atom.")
-@click.option("--heights", callback=_numbers, metavar="H,H,...", help="Peak value of an atom of type 1, 2, ...")
+@click.option("--heights", callback=numbers, metavar="H,H,...", help="Peak value of an atom of type 1, 2, ...")
 @click.option("--dose", type=float, metavar="D", help="Electrons per square Angstrom and tilt; none: no noise.")
 @click.option(
     "--frames", type=int, metavar="N", help="Raw frames of every tilt, with drift, distortion, background ..."
@@ -372,7 +291,7 @@ def simulate(atoms: Path, output: Path, **options: Any) -> Summary:
     """Simulate the tilt series of ATOMS (extended XYZ)."""
     from . import pipeline
 
-    return pipeline.simulate(atoms, output, **_keywords(options))
+    return pipeline.simulate(atoms, output, **keywords_of(options))
 
 
 @command("project", cluster="asked")

@@ -4,121 +4,18 @@ from __future__ import annotations
 
 import collections.abc
 import difflib
-import importlib
 import inspect
 import json
-import re
 import textwrap
 import tomllib
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ._tables import SIMULATIONS, TABLES, is_settable, options_of
 from .errors import InputError
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table of the file: the function whose keywords it holds, and what else it may hold.
-
-    Parameters
-    ----------
-    function : str
-        ``module:name`` inside the package; imported when it is needed.
-    leading : mapping of str to str
-        Arguments of the stage that are not keywords of that function but stand in the table: their
-        names and one line on each. All are needed.
-    supplied : tuple of str
-        Arguments of the function that the pipeline supplies.
-    optional : bool
-        Whether `default_config` shows the table commented out.
-    beside : str
-        Another function that the stage may call instead: what it takes beside is unset unless it is given.
-    switch : str
-        The keyword that, where it is set, has the stage call the function beside; "" if more than that decides.
-    """
-
-    function: str
-    leading: Mapping[str, str]
-    supplied: tuple[str, ...]
-    optional: bool = False
-    beside: str = ""
-    switch: str = ""
-
-    def load(self) -> list[Callable[..., Any]]:
-        """Import the function, and the one beside it."""
-        names = [name.partition(":")[::2] for name in (self.function, self.beside) if name]
-        return [getattr(importlib.import_module(f".{module}", __package__), name) for module, name in names]
-
-    def parameters(self) -> dict[str, inspect.Parameter]:
-        """Keywords that a user may set."""
-        function, *others = self.load()
-        found = dict(inspect.signature(function).parameters)
-        for other in others:
-            found |= {
-                k: p.replace(default=None) for k, p in inspect.signature(other).parameters.items() if k not in found
-            }
-        return {name: parameter for name, parameter in found.items() if name not in self.supplied}
-
-    def hints(self) -> dict[str, Any]:
-        """Types of the keywords; the other function's too where the first wants what no file can hold."""
-        found: dict[str, Any] = {}
-        for function in self.load():
-            for name, hint in _hints(function).items():
-                if name not in found:
-                    found[name] = hint
-                elif not _settable(found[name]):
-                    found[name] = typing.Union[found[name], hint]  # noqa: UP007
-        return found
-
-    def docs(self) -> dict[str, str]:
-        """What the docstrings say about each keyword, of the function whose type a file can hold."""
-        first, *others = self.load()
-        found, hints = parameter_docs(first), _hints(first)
-        for other in others:
-            for name, text in parameter_docs(other).items():
-                if name not in found or not _settable(hints.get(name, Any)):
-                    found[name] = text
-        return found
-
-
-#: The tables in the order of the experiment.
-TABLES = {
-    "import": Table(
-        "tilt_series:import_tilt_series",
-        {"files": "Files of the tilt series, one, or a folder.", "output": "The store to make, such as run.zarr."},
-        ("files",),
-        beside="acquisition:import_acquisition",
-    ),
-    "preprocess": Table("preprocess:preprocess_acquisition", {}, ("raw", "make_atoms"), optional=True),
-    "align": Table("align:align_tilt_series", {}, ("series",), optional=True),
-    "refine-angles": Table(
-        "refinement:reconstruct_refined",
-        {},
-        ("tilt_series", "store", "remake"),
-        optional=True,
-        beside="film_refinement:refine_scan",
-        switch="window",
-    ),
-    "reconstruct": Table(
-        "reconstruct:reconstruct_resire",
-        {},
-        ("tilt_series", "store", "client", "series"),
-        beside="reconstruct:reconstruct_slabs",
-        switch="slabs",
-    ),
-    "scan": Table("reconstruct:reconstruct_scan", {}, ("store", "series"), optional=True),
-    "trace": Table("trace:trace_atoms", {}, ("volume",)),
-    "export": Table("pipeline:export", {}, ("path",)),
-}
-#: Commands whose keywords are checked alike, but that no experiment file holds.
-_SIMULATIONS = {
-    "simulate": Table("simulate:simulate_tilt_series", {}, ("atoms", "angles")),
-    "simulate frames": Table("simulate:simulate_acquisition", {}, ("atoms", "angles")),
-}
 
 
 @dataclass(frozen=True)
@@ -199,7 +96,7 @@ def checked_keywords(name: str, keywords: Mapping[str, Any], *, where: str = "")
     InputError
         If a keyword is unknown (the nearest valid one is named), of the wrong type, or missing.
     """
-    table = (TABLES | _SIMULATIONS)[name]
+    table = (TABLES | SIMULATIONS)[name]
     parameters = table.parameters()
     hints = table.hints()
     where = f"{where}: [{name}]" if where else name
@@ -250,7 +147,7 @@ def default_config() -> str:
         for key, text in table.leading.items():
             lines += [f"# {text}", f"# {key} =   # needed"]
         for key, parameter in table.parameters().items():
-            if not _settable(hints.get(key, Any)):
+            if not is_settable(hints.get(key, Any)):
                 continue
             lines += textwrap.wrap(docs.get(key, ""), 108, initial_indent="# ", subsequent_indent="# ")
             if parameter.default is parameter.empty:
@@ -260,21 +157,6 @@ def default_config() -> str:
             else:
                 lines.append(f"{mark}{key} = {_toml(parameter.default)}")
     return "\n".join(lines) + "\n"
-
-
-def parameter_docs(function: Callable[..., Any]) -> dict[str, str]:
-    """What the numpydoc text of a function says about each of its parameters, as one line."""
-    text = inspect.getdoc(function) or ""
-    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-{3,}|\Z)", text, re.DOTALL | re.MULTILINE)
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in section[1].splitlines() if section else ():
-        if line and not line[0].isspace():
-            names = [name.strip() for name in line.partition(" : ")[0].split(",")]
-            found |= dict.fromkeys(names, "")
-        elif line.strip():
-            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
-    return {name: re.sub(r":\w+:(?=`)|`", "", text) for name, text in found.items()}
 
 
 def _check_table(name: str, given: Mapping[str, Any], folder: Path, path: str) -> dict[str, Any]:
@@ -298,16 +180,15 @@ def _check_table(name: str, given: Mapping[str, Any], folder: Path, path: str) -
         else:
             raise InputError(f"{path}: [{name}] {key} = {given[key]!r} came, text is needed.")
     checked = checked_keywords(name, {k: v for k, v in given.items() if k not in leading}, where=path)
-    return {**first, **{key: _located(name, value, folder) for key, value in checked.items()}}
+    return {**first, **{key: _located(name, key, value, folder) for key, value in checked.items()}}
 
 
-def _located(name: str, value: Any, folder: Path) -> Any:
+def _located(name: str, key: str, value: Any, folder: Path) -> Any:
     """Paths relative to the experiment's folder; in [import] a text may be a dataset's name as well."""
-    if not isinstance(value, (str, Path)) or name not in ("import", "export"):
+    if not isinstance(value, (str, Path)):
         return value
-    if name == "export" or (folder / str(value).partition("::")[0]).is_file():
-        return str(folder / value)
-    return value
+    is_file = name == "import" and (folder / str(value).partition("::")[0]).is_file()
+    return str(folder / value) if is_file or name == "export" or key == "edits" else value
 
 
 def _nearest(word: str, valid: Iterable[str], form: str = "{}") -> str:
@@ -316,23 +197,9 @@ def _nearest(word: str, valid: Iterable[str], form: str = "{}") -> str:
     return f"did you mean {form.format(close[0])}?" if close else f"it may have {', '.join(map(form.format, valid))}."
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function)
-    except NameError:  # a type that is only imported for type checkers
-        return {}
-
-
-def _options(hint: Any) -> list[Any]:
-    """Types of a union, without None."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return [option for part in typing.get_args(hint) for option in _options(part)]
-    return [] if hint is type(None) else [hint]
-
-
 def _convert(value: Any, hint: Any) -> Any:
     """`value` as one of the types of `hint`; a whole number serves where a real one is needed."""
-    options = _options(hint)
+    options = options_of(hint)
     for exact in (True, False):
         for option in options:
             try:
@@ -364,26 +231,17 @@ def _convert_one(value: Any, option: Any, exact: bool) -> Any:
                 raise TypeError
             return tuple(_convert(item, part) for item, part in zip(value, arguments, strict=True))
         return tuple(_convert(item, arguments[0]) if arguments else item for item in value)
-    elif isinstance(origin, type) and isinstance(value, origin):
+    elif isinstance(origin, type) and isinstance(value, origin) and not isinstance(value, str):  # no list of letters
         return value
     elif origin is collections.abc.Callable and callable(value):
         return value
     raise TypeError
 
 
-def _settable(hint: Any) -> bool:
-    """Whether a value of this type can stand in TOML."""
-    return any(
-        option in (Any, bool, int, float, str, Path)
-        or typing.get_origin(option) in (typing.Literal, tuple, list, collections.abc.Sequence)
-        for option in _options(hint)
-    )
-
-
 def _describe(hint: Any) -> str:
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "text"}
     said = []
-    for option in _options(hint):
+    for option in options_of(hint):
         origin, arguments = typing.get_origin(option), typing.get_args(option)
         if option in words:
             said.append(words[option])

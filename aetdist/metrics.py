@@ -55,6 +55,45 @@ def r_factor(calculated: Any, measured: Any, mask: Any = None) -> np.ndarray:
     return result
 
 
+def r1_factor(calculated: Any, measured: Any, mask: Any = None) -> float:
+    """Crystallographic R-factor of projections: how far their Fourier amplitudes are from the measured ones.
+
+    Parameters
+    ----------
+    calculated, measured : array_like, shape (tilt, y, x), float
+        Projections in one unit of intensity. Lazy arrays are computed one tilt at a time.
+    mask : array_like, shape (tilt, y, x), bool, optional
+        True where a pixel was measured; the others are zero in both. All pixels if left out.
+
+    Returns
+    -------
+    float
+        NaN without measured signal.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ.
+
+    Notes
+    -----
+    Eq. 5 of [1]_: sum ||F_obs| - |F_calc|| / sum |F_obs|, F being the two-dimensional Fourier transforms of the
+    projections, both sums over all pixels of all tilts, the origin among them. Phases do not count: a shift of a
+    whole image (around its edges) changes nothing.
+
+    References
+    ----------
+    .. [1] Y. Yang et al., Nature 542, 75-79 (2017).
+    """
+    _same_shape(calculated=calculated, measured=measured, mask=mask)
+    difference = signal = 0.0
+    for c, m, where in _slabs(calculated, measured, mask):
+        amplitudes = np.abs(np.fft.fft2(np.where(where, m, 0.0)))
+        difference += float(np.abs(amplitudes - np.abs(np.fft.fft2(np.where(where, c, 0.0)))).sum())
+        signal += float(amplitudes.sum())
+    return difference / signal if signal > 0 else math.nan
+
+
 def normalised_rmse(volume: Any, truth: Any) -> float:
     """Root mean square error over the whole grid after the best scalar, relative to the truth.
 

@@ -1,9 +1,10 @@
 """The experiment on one page: each command is a function here that returns a summary.
 
 A tilt series is imported, raw or aligned (`import_series`), or simulated (`simulate`); the volume is reconstructed in
-one piece (`reconstruct`) or from local volumes (`scan`); atoms are traced in it (`trace`) and written
-for other programs (`export`). `run` does what an experiment file asks for and is not done yet. Every
-stage (`_stages`) is checked, compared with the record of what the store holds, computed if that is stale, and written.
+one piece (`reconstruct`) or from local volumes (`scan`); atoms are traced in it (`trace`), told apart (`classify`),
+refined against the images (`refine`) and written for other programs (`export`). `run` does what an experiment file asks
+for and is not done yet. Every stage (`_stages`) is checked, compared with the record of what the store holds, computed
+if that is stale, and written.
 """
 
 from __future__ import annotations
@@ -17,14 +18,11 @@ from typing import Any
 from ._exports import export_stale, stale_files, write_file
 from ._forward import project, simulate
 from ._records import (
-    ATOMS,
-    READS,
     SERIES,
-    VOLUME,
     describe_group,
     expected_records,
     import_record,
-    source_of,
+    inputs_of,
     stage_record,
     stopping,
     written_group,
@@ -33,12 +31,8 @@ from ._stages import STAGES, import_files
 from ._usage import accounted
 from .errors import InputError
 from .experiment import Experiment, checked_keywords, default_config, read_experiment
-from .io import (
-    Record,
-    Store,
-    describe_groups,
-    store_errors,
-)
+from .io import Record, Store, describe_groups, newest, store_errors
+from .io.groups import ATOMS, VOLUME
 from .io.hierarchy import attributes_of
 
 log = logging.getLogger(__name__)
@@ -47,6 +41,7 @@ Summary = dict[str, Any]
 
 __all__ = [
     "align",
+    "classify",
     "default_config",
     "export",
     "import_series",
@@ -54,6 +49,7 @@ __all__ = [
     "preprocess",
     "project",
     "reconstruct",
+    "refine",
     "refine_angles",
     "run",
     "scan",
@@ -166,6 +162,36 @@ def trace(path: str | Path, **keywords: Any) -> Summary:
     return _stage("trace", path, keywords)
 
 
+def classify(path: str | Path, **keywords: Any) -> Summary:
+    """Computes: the types of the traced atoms, by `aetdist.classify.classify_atoms` and its keywords.
+
+    With `elements` (of type 1, 2, ... by rising intensity) the atoms get their `species`.
+
+    Returns
+    -------
+    dict
+        ``n_atoms``, ``atoms_of_type``, ``state`` ("computed" or "current") ...
+    """
+    return _stage("classify", path, keywords)
+
+
+def refine(path: str | Path, **keywords: Any) -> Summary:
+    """Computes: the atoms that explain all images best, by `aetdist.refine.refine_atoms` and its keywords.
+
+    It starts from the classified atoms, where those are current, else from the traced ones. `edits` is a file
+    (see `aetdist.refine.edits.read_edits`) whose rows are kept with the result. With `elements` (of type 1, 2, ... by
+    rising intensity) the atoms get their `species`; otherwise those that `classify` was given.
+
+    Returns
+    -------
+    dict
+        ``n_atoms``, ``atoms_of_type``, ``atoms_r_factor``, ``atoms_r1_factor``, ``n_added``, ``n_deleted``,
+        ``edits_applied``, ``n_unresolved``, ``position_sigma_pm`` (median along x, y, z), ``cramer_rao_pm``, ``state``
+        ("computed" or "current") ...
+    """
+    return _stage("refine", path, keywords)
+
+
 def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | Path | None = None) -> Summary:
     """Computes: files for other programs; one that is there is replaced.
 
@@ -174,7 +200,8 @@ def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | P
     path : str or Path
         The store.
     atoms : str or Path, optional
-        Extended XYZ file to write the atoms to, in Angstrom.
+        Extended XYZ file to write the atoms to, in Angstrom: the refined ones, else the classified, else the traced
+        ones, whichever are the last that were made from what the store holds now.
     volume : str or Path, optional
         MRC file to write the volume to; its origin is the position of the first voxel in Angstrom.
 
@@ -188,10 +215,13 @@ def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | P
     if atoms is None and volume is None:
         raise InputError("Nothing to export came; name a file for atoms, for volume, or for both.")
     with accounted() as summary, Store.open(path) as store:
-        for group, file in ((ATOMS, atoms), (VOLUME, volume)):
-            if file is not None:
-                write_file(store, group, Path(file))
-                summary[group] = str(file)
+        if atoms is not None:
+            group = newest(ATOMS, store)
+            write_file(store, group, Path(atoms))
+            summary |= {"atoms": str(atoms), "atoms_from": group}
+        if volume is not None:
+            write_file(store, VOLUME, Path(volume))
+            summary["volume"] = str(volume)
     return summary
 
 
@@ -252,6 +282,8 @@ def info(path: str | Path) -> Summary:
                 summary |= describe_group(store, group) | store.read(group).attrs
         if VOLUME in store.groups():
             summary |= stopping(store.read(VOLUME))
+        if ATOMS in store.groups():
+            summary |= describe_group(store, newest(ATOMS, store))
     return summary
 
 
@@ -262,8 +294,7 @@ def _stage(name: str, path: str | Path, keywords: Mapping[str, Any]) -> Summary:
     """One stage on its own, whatever it reads being there."""
     checked = checked_keywords(name, keywords)
     with accounted() as summary, Store.open(path, "a") as store:
-        source = source_of(name, store)
-        record = stage_record(name, checked, {READS[name] if name == "align" else source: store.digest(source)})
+        record = stage_record(name, checked, inputs_of(name, store))
         summary |= _do(store, name, checked, record, written_group(name, checked))
     return summary
 

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from ._rounds import STEPS, Problem, Refined, less_smooth_residual
+from ._round_tasks import less_smooth_residual
+from ._rounds import NO_BETTER, STEPS, Problem, Refined
 from .angles.model import kernel_memory
 from .angles.tilt_series import check_refinement
 from .errors import InputError
@@ -18,6 +19,8 @@ from .progress import report
 from .reconstruct.grid import Field
 
 log = logging.getLogger(__name__)
+
+_LEAST_LEFT = 0.5  # of the tilts: where more would move too far, the rounds end; the volume is to blame, not the tilts
 
 
 def reconstruct_refined(
@@ -65,7 +68,8 @@ def reconstruct_refined(
     search, increment : float
         Coarse scan in the first round, in degrees, as in :func:`~aetdist.angles.refine_angles`; 0 leaves it out.
     maximum_angle, maximum_shift : float
-        Degrees and pixels; a tilt that would move further is left out, with the values that it came with.
+        Degrees and pixels; a tilt that would move further is left out of the round, with the values that it came with.
+        The next round scans for it again (not with "joint").
     background : bool, optional
         Measure the background again in every round: the smooth part of image - reprojection. By default where
         preprocessing has subtracted one (``background`` in the series).
@@ -80,7 +84,7 @@ def reconstruct_refined(
         ``corrections`` has, beside what `refine_angles` gives: ``round_r_factor`` (round, tilt), R before the
         first and after every round; ``round_rotation`` (degrees) and ``round_shift`` (pixels), (round,), rms of the
         changes; attributes ``model``, ``background``, ``converged``, ``kept_start`` and ``stopped`` (why the rounds
-        ended).
+        ended); ``converged`` only where R fell and then fell no more.
 
     Raises
     ------
@@ -92,8 +96,9 @@ def reconstruct_refined(
     Warns
     -----
     AetdistWarning
-        Naming the tilts that are left out; and if R did not fall, in which case all angles and
-        shifts are those of the start.
+        Naming the tilts that are left out; if R did not fall, or fewer than half of the tilts would be left after the
+        first round, in which case all angles and shifts are those of the start; if fewer than nine tilts are used, the
+        images have a constant background (which the rounds leave out), or the volume cuts the object.
 
     Notes
     -----
@@ -133,21 +138,26 @@ def reconstruct_refined(
     if search > 0:
         state = problem.scanned(state, search, increment, maximum_shift)
     found = problem.evaluate(state)
+    problem, found = problem.checked(state, found, isolated=thickness is None and kind != "joint")
     states, r_factors = [state], [found.r_factor]
     best, stopped = (0, found), f"after {rounds} rounds"
     for number in range(1, rounds + 1):
         report(number - 1, rounds, "rounds")
         state = problem.step(state, found, maximum_angle, maximum_shift, first=number == 1)
-        before, found = found.mean(), problem.evaluate(state)
+        if state.used.sum() < max(3, _LEAST_LEFT * states[0].used.sum()):
+            stopped = f"Only {int(state.used.sum())} of {int(states[0].used.sum())} tilts would be left"
+            break
+        came_back = bool((state.used & ~states[-1].used).any())
+        before, found = found, problem.evaluate(state)
         states.append(state)
         r_factors.append(found.r_factor)
         log.info("round %d: R %.4f", number, found.mean())
         if on_round is not None:
             on_round(number, found.mean())
-        if found.mean() < best[1].mean():
+        if found.better(best[1]):
             best = number, found
-        if not found.mean() < (1.0 - tolerance) * before:
-            stopped = "R falls no more"
+        if not (came_back or found.lower(before, tolerance)):
+            stopped = NO_BETTER
             break
     report(rounds, rounds, "rounds")
     return problem.result(states, r_factors, *best, stopped)

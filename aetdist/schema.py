@@ -100,13 +100,26 @@ ATOMS = Group(
     "atoms",
     required=(Variable("position", ("atom", "axis"), "f", "angstrom", "(x, y, z) from the rotation's origin"),),
     optional=(
-        Variable("intensity", ("atom",), "f", "1", "value of the fitted peak"),
         Variable("type", ("atom",), "i", "1", "1..k by rising intensity"),
         Variable("species", ("atom",), "U", "1", "chemical element"),
+        Variable("intensity", ("atom",), "f", "1", "value of the fitted peak"),
+        Variable("box_intensity", ("atom",), "f", "1", "density summed over a small box around the atom"),
+        Variable("b_factor", ("atom",), "f", "angstrom^2", "8 pi^2 sigma^2 of the Gaussian atom"),
+        Variable("position_sigma", ("atom", "axis"), "f", "angstrom", "standard deviation of the position"),
+        Variable("probability", ("atom",), "f", "1", "of being an atom"),
+        Variable("type_probability", ("atom", "type_number"), "f", "1", "of being of type 1..k"),
+        Variable("unresolved", ("atom",), "b", "1", "True where the images do not tell what is there"),
+        Variable("origin", ("atom",), "U", "1", "how the atom came: traced, added, split, merged, edited"),
+        Variable("r_factor", ("iteration", "tilt"), "f", "1", "R-factor (eq. 4) over measured pixels"),
+        Variable("round_r", ("iteration",), "f", "1", "R before refinement and after every iteration, mean of tilts"),
+        Variable("difference_before", ("y", "x"), "f", "1", "image - model before refinement, rms over the tilts"),
+        Variable("difference_after", ("y", "x"), "f", "1", "the same after refinement"),
     ),
     coordinates=(
         Variable("atom", ("atom",), "i", "1", "number of the atom"),
         Variable("axis", ("axis",), "U", "1", "x, y, z"),
+        Variable("y", ("y",), "f", "angstrom", "y of a row of the difference maps"),
+        Variable("x", ("x",), "f", "angstrom", "x of a column of the difference maps"),
     ),
 )
 

@@ -82,12 +82,23 @@ def normal_equations(image, mask, model, moment, start, scale):
 
     Notes
     -----
-    r = I - s p; J has the derivatives of s p, the last that by s.
+    r = I - s p; J has the derivatives of s p, the last that by s. The mean over the pixels that count is taken out of r
+    and of every column of J: a constant background of the image, whatever it is, then says nothing.
     """
     matrix, vector, square = np.zeros((PARAMETERS, PARAMETERS)), np.zeros(PARAMETERS), 0.0
     slopes = derivatives(model, moment, start)
-    j = np.empty(PARAMETERS)
+    j, mean, background, count = np.empty(PARAMETERS), np.zeros(PARAMETERS), 0.0, 0
     ny, nx = image.shape
+    for y in range(MARGIN, ny - MARGIN):
+        for x in range(MARGIN, nx - MARGIN):
+            if mask[y, x]:
+                for a in range(PARAMETERS - 1):
+                    mean[a] += scale * slopes[a, y, x]
+                mean[PARAMETERS - 1] += model[y, x]
+                background += image[y, x]
+                count += 1
+    mean /= max(1, count)
+    background = background / max(1, count) - scale * mean[PARAMETERS - 1]
     across = (nx + BLOCK - 1) // BLOCK
     parts = np.zeros(((ny + BLOCK - 1) // BLOCK * across, PARAMETERS))
     for y in range(MARGIN, ny - MARGIN):
@@ -95,9 +106,9 @@ def normal_equations(image, mask, model, moment, start, scale):
             if not mask[y, x]:
                 continue
             for a in range(PARAMETERS - 1):
-                j[a] = scale * slopes[a, y, x]
-            j[PARAMETERS - 1] = model[y, x]
-            r = image[y, x] - scale * model[y, x]
+                j[a] = scale * slopes[a, y, x] - mean[a]
+            j[PARAMETERS - 1] = model[y, x] - mean[PARAMETERS - 1]
+            r = image[y, x] - scale * model[y, x] - background
             square += r * r
             part = parts[y // BLOCK * across + x // BLOCK]
             for a in range(PARAMETERS):

@@ -13,14 +13,16 @@ from ..project._atom_kernels import add_rendered_atoms
 from ._kernels import fit_peaks, local_maxima
 from .model import as_volume
 
-_SMOOTHING = 0.8  # voxels, before peaks are looked for
-_APART = 2  # voxels around a peak that are lower
+_GRAIN = 0.3  # Angstrom: lengths below are in voxels of this size, or in those that there are where they are coarser
+_SMOOTHING = 0.8  # before peaks are looked for
+_APART = 2  # around a peak all is lower
 _LEAST_HEIGHT = 0.2  # of the typical height: lower peaks are noise
 _ROUNDS = 6  # of the fit of all peaks
-_LARGEST_STEP = 0.3  # voxels
+_LARGEST_STEP = 0.3
 _WIDTHS = (0.5, 0.75, 1.1, 1.7, 2.8)
 """Of the Gaussians that add up to an atom's shape, as parts of its width. These constants were chosen on simulated
 particles (1,700 atoms of three heights, noise of 5 and 20 %)."""
+_WIDEST = _WIDTHS[-2:]  # take longest to render: done once and kept
 _CUTOFF = 4.0
 
 
@@ -41,12 +43,14 @@ class Atoms(NamedTuple):
     width: float
 
 
-def find_atoms(memory: np.ndarray) -> Atoms:
+def find_atoms(memory: np.ndarray, voxel_size: float = _GRAIN) -> Atoms:
     """Peaks of a volume, fitted by Gaussians of one width, all together.
 
     Parameters
     ----------
     memory : ndarray, shape (y, z, x), float32
+    voxel_size : float
+        Angstrom.
 
     Returns
     -------
@@ -56,23 +60,26 @@ def find_atoms(memory: np.ndarray) -> Atoms:
     Notes
     -----
     Peaks that the first ones hide show in what is left of the volume without these: it is searched twice.
+    Small voxels are smoothed over more of them: else every ripple of the noise is a peak.
     """
-    places, heights, width = _peaks(memory, 0.0)
+    grain = max(1.0, _GRAIN / voxel_size)
+    places, heights, width = _peaks(memory, 0.0, grain)
     atoms = Atoms(places, heights, width)
     if not len(heights):
         return atoms
-    atoms = _fitted(atoms, memory)
+    atoms = _fitted(atoms, memory, grain)
     rest = memory.copy()
     _add(atoms, -1.0, 1.0, rest)
-    places, heights, _ = _peaks(rest, _LEAST_HEIGHT * _typical(atoms.heights))
+    places, heights, _ = _peaks(rest, _LEAST_HEIGHT * _typical(atoms.heights), grain)
     both = Atoms(np.concatenate([atoms.positions, places]), np.concatenate([atoms.heights, heights]), width)
-    return _fitted(both, memory)
+    return _fitted(both, memory, grain)
 
 
-def _peaks(memory: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray, float]:
+def _peaks(memory: np.ndarray, least: float, grain: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Places (peak, 3) in voxels, heights and width of the local maxima that are high enough."""
-    smooth = ndimage.gaussian_filter(memory, _SMOOTHING)
-    places = np.array(local_maxima(smooth, _APART, least), dtype=np.intp).reshape(-1, 3)
+    smoothing = grain * _SMOOTHING
+    smooth = ndimage.gaussian_filter(memory, smoothing)
+    places = np.array(local_maxima(smooth, round(grain * _APART), least), dtype=np.intp).reshape(-1, 3)
     heights = smooth[tuple(places.T)].astype(np.float64)
     if not len(places):
         return np.zeros((0, 3)), heights, 1.0
@@ -84,24 +91,31 @@ def _peaks(memory: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray, fl
         before, after = (smooth[tuple((places + s).T)].astype(np.float64) for s in (-step, step))
         bends[:, axis] = np.minimum(before + after - 2 * heights, -1e-9 * heights)
         positions[:, axis] += np.clip(0.5 * (before - after) / bends[:, axis], -0.6, 0.6)
-    width = _width(bends / heights[:, None])
-    return positions, heights * (1.0 + (_SMOOTHING / width) ** 2) ** 1.5, width  # what smoothing has taken
+    width = _width(bends / heights[:, None], smoothing)
+    return positions, heights * (1.0 + (smoothing / width) ** 2) ** 1.5, width  # what smoothing has taken
 
 
-def _fitted(atoms: Atoms, memory: np.ndarray) -> Atoms:
+def _fitted(atoms: Atoms, memory: np.ndarray, grain: float) -> Atoms:
     """The atoms where they explain the volume best; those that are nothing beside their neighbours left out."""
     positions, heights = atoms.positions.copy(), atoms.heights.copy()
     atoms = Atoms(positions, heights, atoms.width)
+    reach = int(np.ceil(2.5 * atoms.width))
     for _ in range(_ROUNDS):
         difference = memory.copy()
         _add(atoms, -1.0, 1.0, difference)
-        fit_peaks(difference, positions, heights, atoms.width, int(np.ceil(2.5 * atoms.width)), _LARGEST_STEP)
+        fit_peaks(difference, positions, heights, atoms.width, reach, grain * _LARGEST_STEP)
     kept = heights > 0.2 * _LEAST_HEIGHT * _typical(heights)
     return Atoms(positions[kept], heights[kept], atoms.width)
 
 
 def atomic_model(
-    memory: np.ndarray, geometry: ParallelGeometry, images: np.ndarray, masks: np.ndarray, threads: int = 1
+    memory: np.ndarray,
+    geometry: ParallelGeometry,
+    images: np.ndarray,
+    masks: np.ndarray,
+    *,
+    voxel_size: float = _GRAIN,
+    threads: int = 1,
 ) -> np.ndarray:
     """The volume with its atoms in place of itself; a volume without atoms is returned as it is.
 
@@ -113,6 +127,8 @@ def atomic_model(
         How the images see it.
     images : ndarray, shape (tilt, y, x), float32
     masks : ndarray, shape (tilt, y, x), bool
+    voxel_size : float
+        Angstrom.
     threads : int
 
     Returns
@@ -122,26 +138,40 @@ def atomic_model(
     Notes
     -----
     All atoms share the shape sum_k c_k exp(-r^2 / (2 w_k^2)), whose c_k minimise the squared residual of all
-    images; a wide Gaussian among them takes up what lies between atoms. A reconstruction from misaligned images
-    explains their misalignment by distorted and elongated atoms, and predicts each image where it was put;
-    round atoms do not, so that what is off shows. They are also not drawn out along the missing wedge.
+    images, each with a constant background of its own; a wide Gaussian among them takes up what lies between
+    atoms. A reconstruction from misaligned images explains their misalignment by distorted and elongated atoms, and
+    predicts each image where it was put; round atoms do not, so that what is off shows. They are also not drawn out
+    along the missing wedge.
     """
-    atoms = find_atoms(memory)
+    atoms = find_atoms(memory, voxel_size)
     if not len(atoms.heights):
         return memory
     projector = ParallelProjector(geometry, threads)
-    seen, part = [], np.empty_like(memory)
+    seen, wide, part = [], [], np.empty_like(memory)
     for width in _WIDTHS:
+        if width in _WIDEST:
+            part = np.empty_like(memory)
+            wide.append(part)
         part[...] = 0
         _add(atoms, 1.0, width, part)
-        seen.append(projector.forward(as_volume(part))[masks])
+        seen.append(_without_background(projector.forward(as_volume(part)), masks))
     normal = np.array([[np.dot(a, b.astype(np.float64)) for b in seen] for a in seen])
-    vector = np.array([np.dot(a, images[masks].astype(np.float64)) for a in seen])
-    shape = np.linalg.lstsq(normal, vector, rcond=1e-6)[0]
-    model = np.zeros_like(memory)
-    for width, coefficient in zip(_WIDTHS, shape, strict=True):
-        _add(atoms, coefficient, width, model)
+    measured = _without_background(images, masks).astype(np.float64)
+    vector = np.array([np.dot(a, measured) for a in seen])
+    shape = dict(zip(_WIDTHS, np.linalg.lstsq(normal, vector, rcond=1e-6)[0], strict=True))
+    model = wide[0]
+    model *= np.float32(shape[_WIDEST[0]])
+    wide[1] *= np.float32(shape[_WIDEST[1]])
+    model += wide[1]
+    for width in _WIDTHS[:-2]:
+        _add(atoms, shape[width], width, model)
     return model
+
+
+def _without_background(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Pixels that count, float32, less the mean of those of their tilt."""
+    pixels = [image[mask] for image, mask in zip(images, masks, strict=True) if mask.any()]
+    return np.concatenate([p - p.mean(dtype=np.float64).astype(np.float32) for p in pixels])
 
 
 def _add(atoms: Atoms, factor: float, width: float, memory: np.ndarray) -> None:
@@ -158,8 +188,8 @@ def _typical(heights: np.ndarray) -> float:
     return float(ordered[np.searchsorted(total, 0.5 * total[-1])])
 
 
-def _width(bends: np.ndarray) -> float:
+def _width(bends: np.ndarray, smoothing: float) -> float:
     """Standard deviation in voxels of Gaussians from their relative second differences, smoothing taken out."""
     bend = float(np.median(np.clip(bends, -1.999, -1e-6)))
     seen = -1.0 / (2.0 * np.log1p(bend / 2.0))  # 2 (exp(-1 / (2 s^2)) - 1) = bend
-    return float(np.sqrt(max(seen - _SMOOTHING**2, 0.5**2)))
+    return float(np.sqrt(max(seen - smoothing**2, 0.5**2)))

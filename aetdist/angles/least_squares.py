@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt of images against their prediction: three rotations, two shifts and the brightness of a tilt."""
+"""Levenberg-Marquardt of images against their prediction: rotations, shifts, brightness and background of a tilt."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Fit(NamedTuple):
         Pixels [y, x].
     brightness : ndarray, shape (tilt,), float64
         Of the image over that of the prediction.
+    background : ndarray, shape (tilt,), float64
+        Constant that the image has beyond the prediction.
     covariance : ndarray, shape (tilt, 5, 5), float64
         Of the rotations about lab x, y, z in radians and the shifts along y, x in pixels.
     correlation : ndarray, shape (tilt, 2), float64
@@ -47,6 +49,7 @@ class Fit(NamedTuple):
     matrices: np.ndarray
     shifts: np.ndarray
     brightness: np.ndarray
+    background: np.ndarray
     covariance: np.ndarray
     correlation: np.ndarray
     r_factor: np.ndarray
@@ -86,7 +89,7 @@ def fit_tilts(
 
     Notes
     -----
-    Minimises sum (I - s P(R, d))^2 over w (R becomes exp(w x) R), d and s; a step is taken only if the sum falls.
+    Minimises sum (I - s P(R, d) - c)^2 over w (R becomes exp(w x) R), d, s and c; a step is taken only if it falls.
     The tilts do not depend on each other: they share the reading of the volume. Residuals are not white: what the
     prediction lacks of an atom is some pixels wide. The covariance is H^-1 (sum_b g_b g_b^T) H^-1, with H the sum of
     J^T J and g_b that of J^T r in blocks of 8 x 8 pixels (Huber's sandwich).
@@ -128,7 +131,8 @@ def fit_tilts(
     after = [_agreement(images[t], shown[t], inside[t]) for t in range(n)]
     covariance = np.stack([_covariance(matrix, scatter) for matrix, _, _, scatter in sums])
     both = np.stack([before, after], axis=2)  # (tilt, measure, before or after)
-    return Fit(matrices, shifts, brightness, covariance, both[:, 0], both[:, 1], settled)
+    background = np.array([_background(images[t], shown[t], inside[t], brightness[t]) for t in range(n)])
+    return Fit(matrices, shifts, brightness, background, covariance, both[:, 0], both[:, 1], settled)
 
 
 def _without_border(masks: np.ndarray) -> np.ndarray:
@@ -150,17 +154,25 @@ def _step(matrix: np.ndarray, vector: np.ndarray, damping: float) -> np.ndarray:
 
 
 def _brightness(image: np.ndarray, seen: np.ndarray, inside: np.ndarray) -> float:
+    """Slope of the image over the prediction; a constant background has no part in it."""
     a, b = image[inside].astype(np.float64), seen[inside].astype(np.float64)
+    b -= b.mean() if b.size else 0.0
     square = float(b @ b)
     return float(a @ b) / square if square > 0 else 1.0
 
 
+def _background(image: np.ndarray, seen: np.ndarray, inside: np.ndarray, brightness: float) -> float:
+    rest = image[inside] - brightness * seen[inside].astype(np.float64)
+    return float(rest.mean()) if rest.size else 0.0
+
+
 def _agreement(image: np.ndarray, seen: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
-    """Correlation of what is sharp, and R-factor; the brightness that fits best is taken out of R."""
+    """Correlation of what is sharp, and R-factor; brightness and background that fit best are taken out of R."""
     a, b = image[inside].astype(np.float64), seen[inside].astype(np.float64)
     if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan"), float("nan")
-    r_factor = np.abs(a - _brightness(image, seen, inside) * b).sum() / np.abs(a).sum()
+    rest = a - _brightness(image, seen, inside) * b
+    r_factor = np.abs(rest - rest.mean()).sum() / np.abs(a).sum()
     weights = ndimage.gaussian_filter(inside.astype(np.float32), _BLUR)[inside]
     a -= ndimage.gaussian_filter(np.where(inside, image, 0), _BLUR)[inside] / weights
     b -= ndimage.gaussian_filter(np.where(inside, seen, 0), _BLUR)[inside] / weights

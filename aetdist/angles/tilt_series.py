@@ -13,10 +13,9 @@ from scipy.spatial.transform import Rotation
 
 from ..blocks.windows import run_tasks, share
 from ..errors import AetdistWarning, InputError
-from ..geometry import euler_from_matrices, grid_step, matrices_from_euler
+from ..geometry import euler_from_matrices, grid_step, matrices_from_euler, pinned
 from ..schema import AXES, EULER, TILT_SERIES, VOLUME, check
-from .flags import NOT_MEASURED, unlike_the_others
-from .gauge import pinned
+from .flags import NOT_MEASURED, unlike_the_others, warn_of_few
 from .least_squares import Fit, fit_tilts
 from .model import kernel_memory, model_of
 from .search import scan_rotations
@@ -74,15 +73,15 @@ def refine_angles(
     Warns
     -----
     AetdistWarning
-        Naming the tilts that are left out, and those that keep their values.
+        Naming the tilts that are left out, and those that keep their values; and where fewer than nine are used.
 
     Notes
     -----
-    Minimises sum over measured pixels of (I - s P(R, d))^2 for every tilt: the rotation R by three angles, the
-    shift d, the brightness s. With w a small rotation of the sample in the laboratory and M the sum of z V along the
-    beam, dP/dw_x = d_y M, dP/dw_y = -d_x M, dP/dw_z = y d_x P - x d_y P: a projection and its first moment
-    give all derivatives. The steps are Gauss-Newton, damped as Levenberg and Marquardt do. The rotation and the
-    translation that all tilts share are taken out: a tilt series does not know them.
+    Minimises sum over measured pixels of (I - s P(R, d) - c)^2 for every tilt: the rotation R by three angles, the
+    shift d, the brightness s and a constant background c. With w a small rotation of the sample in the laboratory and M
+    the sum of z V along the beam, dP/dw_x = d_y M, dP/dw_y = -d_x M, dP/dw_z = y d_x P - x d_y P: a projection and
+    its first moment give all derivatives. The steps are Gauss-Newton, damped as Levenberg and Marquardt do. The
+    rotation and the translation that all tilts share are taken out: a tilt series does not know them.
 
     A volume made from misaligned images explains their misalignment in part; see
     :func:`~aetdist.refinement.reconstruct_refined`, which repeats reconstruction and refinement.
@@ -217,8 +216,8 @@ def joined_fits(found: Sequence[Fit], tilts: np.ndarray, matrices: np.ndarray, s
     """The fits of all tasks in the order of the tilts; tilts that none fitted keep their rotations and shifts."""
     n = len(matrices)
     whole = Fit(
-        matrices.copy(), shifts.copy(), np.ones(n), np.full((n, 5, 5), np.nan), np.full((n, 2), np.nan),
-        np.full((n, 2), np.nan), np.ones(n, bool),
+        matrices.copy(), shifts.copy(), np.ones(n), np.zeros(n), np.full((n, 5, 5), np.nan),
+        np.full((n, 2), np.nan), np.full((n, 2), np.nan), np.ones(n, bool),
     )  # fmt: skip
     for name, target in zip(Fit._fields, whole, strict=True):
         target[tilts] = np.concatenate([getattr(fit, name) for fit in found])
@@ -249,6 +248,7 @@ def _result(
     still = ~used | keep
     matrices[still], shifts[still], turned[still] = start[still], 0.0, 0.0
     _warn(series, flags)
+    warn_of_few(int(used.sum()))
     return corrections_dataset(series, matrices, shifts, turned, fit.covariance, used, flags).assign(
         correlation=(("tilt", "moment"), fit.correlation, {"units": "1"}),
         r_factor=(("tilt", "moment"), fit.r_factor, {"units": "1"}),

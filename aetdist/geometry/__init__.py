@@ -12,6 +12,7 @@ from .conventions import (
     single_tilts_from_euler,
 )
 from .euler import euler_from_matrices, euler_from_tilts, matrices_from_euler, tilts_from_euler
+from .gauge import pinned, remove_common_motion
 from .grid import centred_coordinates, grid_step
 from .parallel import ParallelGeometry
 
@@ -29,6 +30,8 @@ __all__ = [
     "imod_tilts_from_euler",
     "matrices_from_astra",
     "matrices_from_euler",
+    "pinned",
+    "remove_common_motion",
     "rotate_tilt_axis",
     "single_tilts_from_euler",
     "tilts_from_euler",

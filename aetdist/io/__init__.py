@@ -1,6 +1,7 @@
 """The store, its lock and ledger, and the formats of others."""
 
 from .atoms import read_atoms
+from .groups import newest
 from .inventory import describe_groups
 from .ledger import BlockLedger
 from .lock import StoreLock
@@ -19,6 +20,7 @@ __all__ = [
     "StoreLock",
     "begun",
     "describe_groups",
+    "newest",
     "open_dataset",
     "read_atoms",
     "read_volume",

@@ -11,6 +11,8 @@ import xarray as xr
 
 from ..errors import InputError
 from ..schema import ATOMS, AXES, with_units
+from .groups import ATOMS as TRACED
+from .groups import newest
 from .hierarchy import is_store
 from .store import Store
 from .xyz import read_xyz
@@ -22,8 +24,8 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     Parameters
     ----------
     path : str or pathlib.Path
-        Extended XYZ; a store (its group ``atoms``); ``file.h5::dataset`` or ``.npy`` with positions
-        of shape (atom, 3); ``.csv`` with columns x, y, z and perhaps type. All in Angstrom.
+        Extended XYZ; a store (its newest atoms: refined, classified or traced); ``file.h5::dataset`` or ``.npy`` with
+        positions of shape (atom, 3); ``.csv`` with columns x, y, z and perhaps type. All in Angstrom.
 
     Returns
     -------
@@ -43,7 +45,7 @@ def read_atoms(path: str | Path) -> xr.Dataset:
         raise InputError(f"There is no file {name}.")
     if is_store(file):
         with Store.open(file) as store:
-            return store.read("atoms")
+            return store.read(newest(TRACED, store))
     if not file.is_file():
         raise InputError(f"{name} is a folder and not an aetdist store; give a store or a file with atoms.")
     suffix = file.suffix.lower()

@@ -34,8 +34,8 @@ def write_xyz(path: str | Path, atoms: xr.Dataset) -> None:
     path : str or pathlib.Path
         File to write; it appears once it is complete and replaces what was there.
     atoms : xarray.Dataset
-        ATOMS. Every variable along ``atom`` becomes a column (two-dimensional ones several), numbers
-        with as many digits as read back exactly; attributes and scalars go to the comment line.
+        ATOMS. Every variable along ``atom`` becomes a column (two-dimensional ones several), those that ATOMS
+        knows first, numbers with as many digits as read back exactly; attributes and scalars go to the comment line.
         The number of the atom (``id``) is written where it is not 0, 1, 2, ...
 
     Raises
@@ -53,7 +53,9 @@ def write_xyz(path: str | Path, atoms: xr.Dataset) -> None:
     table: dict[str, np.ndarray] = {"species": np.asarray(species, dtype=object), "pos": atoms["position"].values}
     if "atom" in atoms.coords and not np.array_equal(atoms["atom"], np.arange(n)):
         table["id"] = atoms["atom"].values
-    for name, variable in atoms.variables.items():
+    known = [name for name in ATOMS.variables if name in atoms.variables]
+    for name in (*known, *(name for name in atoms.variables if name not in known)):
+        variable = atoms.variables[name]
         if variable.dims[:1] == ("atom",) and name not in ("species", "position", "atom"):
             if variable.ndim > 2 or str(name) in table:
                 raise InputError(f"{name} {dict(variable.sizes)} cannot be a column of {path}; drop or rename it.")
@@ -157,7 +159,13 @@ def _atoms(path: Path, table: dict[str, np.ndarray], attributes: dict[str, Any])
     dataset = xr.Dataset({"position": (("atom", "axis"), position)}, {"atom": numbers, "axis": list(AXES)}, attributes)
     for name, values in table.items():
         safe = f"{name}_" if name in dataset.variables or name in dataset.dims else name
-        dataset[safe] = ("atom", f"{safe}_component")[: values.ndim], values
+        dims = ("atom", f"{safe}_component")[: values.ndim]
+        if name in ATOMS.variables and len(ATOMS.variables[name].dims) == 2:
+            dims, values = ATOMS.variables[name].dims, values.reshape(len(position), -1)
+        try:
+            dataset[safe] = dims, values
+        except ValueError:
+            raise InputError(f"{path}: {name} has {values.shape[1]} columns, not one for each {dims[1]}.") from None
     try:
         check(dataset, ATOMS)
     except InputError as error:

@@ -1,5 +1,12 @@
 """Pictures and the report of an experiment."""
 
+from .atoms import (
+    draw_atom_refinement,
+    draw_differences,
+    draw_intensities,
+    draw_sigmas,
+    draw_types_on_slices,
+)
 from .charts import draw_deviations, draw_r_factors
 from .html import write_pictures, write_report
 from .pictures import (
@@ -22,21 +29,26 @@ from .tilts import (
 )
 
 __all__ = [
+    "draw_atom_refinement",
     "draw_atoms",
     "draw_atoms_on_slice",
     "draw_common_lines",
     "draw_denoising",
     "draw_deviations",
+    "draw_differences",
     "draw_disagreement",
     "draw_drift",
     "draw_film_maps",
+    "draw_intensities",
     "draw_preprocessing",
     "draw_r_factors",
     "draw_refinement",
     "draw_repeats",
     "draw_reprojection",
     "draw_shifts",
+    "draw_sigmas",
     "draw_slices",
+    "draw_types_on_slices",
     "save_picture",
     "write_pictures",
     "write_report",

@@ -11,8 +11,15 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from ..io import Store, read_atoms
+from ..io import Store, newest, read_atoms
 from ..metrics import Comparison, compare_atoms
+from .atoms import (
+    draw_atom_refinement,
+    draw_differences,
+    draw_intensities,
+    draw_sigmas,
+    draw_types_on_slices,
+)
 from .charts import draw_deviations, draw_r_factors
 from .pictures import (
     draw_atoms,
@@ -68,7 +75,7 @@ def find(
         for group in (
             *(f"tilt_series/{step}" for step in ("raw", "preprocessed", "aligned", "refined")),
             "volume",
-            "atoms",
+            newest("atoms", store),
             "truth",
         )
     )
@@ -96,6 +103,7 @@ def summary(findings: Findings) -> dict[str, str]:
     numbers: dict[str, str] = {}
     if findings.atoms is not None:
         numbers["atoms found in the field"] = f"{findings.atoms.sizes['atom']:,}"
+        numbers |= _atom_numbers(findings.atoms)
     if findings.comparison is not None:
         c = findings.comparison
         numbers |= {
@@ -126,6 +134,26 @@ def summary(findings: Findings) -> dict[str, str]:
             numbers["repeated tilts that differ"] = f"{int(flagged.sum())} of {flagged.size} pairs"
         tilts = series["angles"].values[:, 1]
         numbers["tilts"] = f"{len(tilts)}, {tilts.min():.0f}° to {tilts.max():.0f}°"
+    return numbers
+
+
+def _atom_numbers(atoms: xr.Dataset) -> dict[str, str]:
+    """What classification and refinement found."""
+    numbers: dict[str, str] = {}
+    if "type" in atoms:
+        _, counts = np.unique(atoms["type"].values, return_counts=True)
+        numbers["of each type"] = ", ".join(f"{count:,}" for count in counts)
+    if "R" in atoms.attrs:
+        numbers["R-factor of the atoms"] = f"{float(atoms.attrs['R']):.3f}"
+    if "R1" in atoms.attrs:
+        numbers["R1-factor of the atoms"] = f"{float(atoms.attrs['R1']):.3f}"
+    if "position_sigma" in atoms and np.isfinite(atoms["position_sigma"].values).any():
+        medians = 100.0 * np.nanmedian(atoms["position_sigma"].values, axis=0)
+        numbers["standard deviation of x, y, z, median"] = ", ".join(f"{value:.1f}" for value in medians) + " pm"
+    if "unresolved" in atoms:
+        numbers["unresolved"] = f"{int(atoms['unresolved'].values.sum()):,}"
+    if atoms.attrs.get("edits"):
+        numbers["edits by hand"] = f"{len(atoms.attrs['edits'])}"
     return numbers
 
 
@@ -166,6 +194,19 @@ def pictures(findings: Findings) -> list[Picture]:
             ", crosses true ones." if truth is not None else "."
         )
         add("atoms_on_slice", caption, draw_atoms_on_slice, volume, atoms, truth=truth)
+    if volume is not None and atoms is not None and atoms.sizes["atom"] and "type" in atoms:
+        text = "Thin slices through the middle, and the atoms in them by type."
+        add("types_on_slices", text, draw_types_on_slices, volume, atoms)
+    if atoms is not None and "type" in atoms and ("box_intensity" in atoms or "intensity" in atoms):
+        add("intensities", "Intensity of the atoms of each type.", draw_intensities, atoms)
+    if atoms is not None and ("round_r" in atoms or "r_factor" in atoms):
+        add("atom_refinement", "R-factor of the atoms' projections during refinement.", draw_atom_refinement, atoms)
+    if atoms is not None and "difference_after" in atoms:
+        text = "What the atoms leave unexplained of the images, rms over the tilts."
+        add("differences", text, draw_differences, atoms)
+    if atoms is not None and "position_sigma" in atoms:
+        text = "Standard deviation of the positions along each axis, as refinement tells it."
+        add("sigmas", text, draw_sigmas, atoms)
     if atoms is not None and atoms.sizes["atom"]:
         add("atoms", "The atoms inside the field.", draw_atoms, atoms)
     if findings.comparison is not None and len(findings.comparison.pairs):

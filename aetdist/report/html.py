@@ -231,7 +231,7 @@ def _record_row(group: str, record: Mapping[str, Any]) -> str:
 
 def _order(group: str) -> tuple[int, str]:
     """Groups in the order of the experiment, others after them."""
-    stages = ("truth", "tilt_series", "scan", "volume", "atoms")
+    stages = ("truth", "tilt_series", "scan", "volume", "atoms", "atoms_classified", "atoms_refined")
     first = group.partition("/")[0]
     return (stages.index(first) if first in stages else len(stages)), group
 

@@ -13,12 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 
 from ..errors import CapacityError, InputError
 from ..geometry import ParallelGeometry, grid_step, matrices_from_euler
 from ..project import ParallelProjector
-from .style import COLOURS, WIDTH, add_scale_bar, axes_colour, extent, picture
+from .style import COLOURS, VIEWS, WIDTH, add_scale_bar, axes_colour, extent, picture, three_views
 
 Field = tuple[float, float, float, float]
 """Left, right, bottom and top of a detector in Angstrom."""
@@ -47,33 +46,17 @@ def draw_slices(
     matplotlib.figure.Figure
     """
     density = _around(volume["density"], field)
-    point = dict(zip("xyz", _middle(volume) if at is None else at, strict=True))
+    point = dict(zip("xyz", middle_of(volume) if at is None else at, strict=True))
     cuts = {axis: density.sel({axis: point[axis]}, method="nearest").load() for axis in "zyx"}
     top = max(float(np.quantile(cut, 0.999)) for cut in cuts.values())
-    width, depth, height = (float(np.ptp(density[axis].values)) for axis in "xyz")
-    room = WIDTH - 0.75
-    scale = room / (width + height)
-    figure = Figure(figsize=(WIDTH, max(2.4, scale * (depth + height) + 1.1)), layout="compressed")
-    grid = figure.add_gridspec(2, 2, width_ratios=(width, height), height_ratios=(depth, height))
-    from_above = figure.add_subplot(grid[0, 0])
-    from_front = figure.add_subplot(grid[1, 0], sharex=from_above)
-    from_side = figure.add_subplot(grid[0, 1], sharey=from_above)
-    for axes, cut, (across, up) in (
-        (from_above, cuts["z"], "xy"),
-        (from_front, cuts["y"], "xz"),
-        (from_side, cuts["x"], "zy"),
-    ):
+    figure, views, _ = three_views(*(float(np.ptp(density[axis].values)) for axis in "xyz"))
+    for gone, axes in views.items():
+        across, up = VIEWS[gone]
+        cut = cuts[gone]
         box = extent(cut[across].values, cut[up].values)
         axes.imshow(cut.transpose(up, across), extent=box, cmap="gray", vmin=0, vmax=top or 1)
-        gone = next(axis for axis in "xyz" if axis not in (across, up))
         axes.set_title(f"{gone} = {float(cut[gone]):.0f} Å", fontsize=9)
-    from_above.set_ylabel("y (Å)")
-    from_above.tick_params(labelbottom=False)
-    from_front.set(xlabel="x (Å)", ylabel="z (Å)")
-    from_side.set_xlabel("z (Å)")
-    from_side.tick_params(labelleft=False)
-    from_side.xaxis.set_major_locator(MaxNLocator(3 if height > 0.3 * width else 1))
-    add_scale_bar(from_above)
+    add_scale_bar(views["z"])
     return figure
 
 
@@ -103,7 +86,7 @@ def draw_atoms_on_slice(
     -------
     matplotlib.figure.Figure
     """
-    *point, middle = _middle(volume)
+    *point, middle = middle_of(volume)
     density = volume["density"]
     density = density.sel({axis: slice(c - reach, c + reach) for axis, c in zip("xy", point, strict=True)})
     near = np.flatnonzero(np.abs(density["z"].values - middle) <= thickness / 2)
@@ -329,7 +312,7 @@ def field_of(series: xr.Dataset) -> Field:
     return extent(series["x"].values, series["y"].values)
 
 
-def _middle(volume: xr.Dataset) -> tuple[float, float, float]:
+def middle_of(volume: xr.Dataset) -> tuple[float, float, float]:
     """Middle of a volume in Angstrom; of the film, where its height is known."""
     x, y, z = (float(volume[axis].values[volume.sizes[axis] // 2]) for axis in "xyz")
     if "height" in volume:

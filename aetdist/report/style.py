@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
 
@@ -113,6 +114,45 @@ def _drawn(figure: Figure, form: str, dpi: int) -> bytes:
             pad_inches=0.05,
         )
     return buffer.getvalue()
+
+
+def three_views(
+    width: float, depth: float, height: float, *, room: float = 1.1
+) -> tuple[Figure, dict[str, Axes], float]:
+    """Axes for the slices of a box, side by side as in a technical drawing.
+
+    Parameters
+    ----------
+    width, depth, height : float
+        Of the box along x, y, z, in Angstrom.
+    room : float
+        Inches for labels above and below.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    views : dict of str to Axes
+        By the axis that each looks along: "z" shows x across and y up, "y" x and z, "x" z and y.
+    scale : float
+        Inches for one Angstrom.
+    """
+    scale = (WIDTH - 0.75) / (width + height)
+    figure = Figure(figsize=(WIDTH, max(2.4, scale * (depth + height) + room)), layout="compressed")
+    grid = figure.add_gridspec(2, 2, width_ratios=(width, height), height_ratios=(depth, height))
+    from_above = figure.add_subplot(grid[0, 0])
+    from_front = figure.add_subplot(grid[1, 0], sharex=from_above)
+    from_side = figure.add_subplot(grid[0, 1], sharey=from_above)
+    from_above.set_ylabel("y (Å)")
+    from_above.tick_params(labelbottom=False)
+    from_front.set(xlabel="x (Å)", ylabel="z (Å)")
+    from_side.set_xlabel("z (Å)")
+    from_side.tick_params(labelleft=False)
+    from_side.xaxis.set_major_locator(MaxNLocator(3 if height > 0.3 * width else 1))
+    return figure, {"z": from_above, "y": from_front, "x": from_side}, scale
+
+
+VIEWS = {"z": ("x", "y"), "y": ("x", "z"), "x": ("z", "y")}
+"""Axes across and up of the view along each axis."""
 
 
 def axes_colour() -> str:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from .._jit import njit
+from ..voxels._spline_kernels import sample_box, sample_reach
 
 SAMPLES = 7  # per axis of the fitted box
 
@@ -53,51 +54,7 @@ def fit_matrix(width: float) -> np.ndarray:
 
 def fit_reach(step: float) -> int:
     """Coefficients that :func:`fit_peaks` reads on either side of a maximum's voxel; samples `step` voxels apart."""
-    return math.ceil(2 * (SAMPLES // 2) * step + 1 / 3) + 2
-
-
-@njit
-def _axis_weights(offset, step, weights, first):
-    """Spline weights of the samples of one axis; `first` gets their first coefficient, relative to the voxel."""
-    for s in range(SAMPLES):
-        u = offset + (s - SAMPLES // 2) * step
-        k = math.floor(u)
-        t = u - k
-        first[s] = k - 1
-        weights[s, 0] = (1 - t) ** 3 / 6
-        weights[s, 1] = (4 - 6 * t * t + 3 * t * t * t) / 6
-        weights[s, 2] = (1 + 3 * t + 3 * t * t - 3 * t * t * t) / 6
-        weights[s, 3] = t * t * t / 6
-
-
-@njit
-def _sample_box(patch, offset, step, weights, first, along_x, along_y, samples):
-    """Spline on SAMPLES^3 points around `offset` from the middle voxel of `patch`."""
-    m = patch.shape[0]
-    half = m // 2
-    _axis_weights(offset[2], step, weights, first)
-    for s in range(SAMPLES):
-        k, w0, w1, w2, w3 = half + first[s], weights[s, 0], weights[s, 1], weights[s, 2], weights[s, 3]
-        for z in range(m):
-            for y in range(m):
-                p = patch[z, y]
-                along_x[z, y, s] = w0 * p[k] + w1 * p[k + 1] + w2 * p[k + 2] + w3 * p[k + 3]
-    _axis_weights(offset[1], step, weights, first)
-    for z in range(m):
-        for s in range(SAMPLES):
-            k, w0, w1, w2, w3 = half + first[s], weights[s, 0], weights[s, 1], weights[s, 2], weights[s, 3]
-            p = along_x[z]
-            for x in range(SAMPLES):
-                along_y[z, s, x] = w0 * p[k, x] + w1 * p[k + 1, x] + w2 * p[k + 2, x] + w3 * p[k + 3, x]
-    _axis_weights(offset[0], step, weights, first)
-    i = 0
-    for s in range(SAMPLES):
-        k, w0, w1, w2, w3 = half + first[s], weights[s, 0], weights[s, 1], weights[s, 2], weights[s, 3]
-        p = along_y
-        for y in range(SAMPLES):
-            for x in range(SAMPLES):
-                samples[i] = w0 * p[k, y, x] + w1 * p[k + 1, y, x] + w2 * p[k + 2, y, x] + w3 * p[k + 3, y, x]
-                i += 1
+    return sample_reach(2 * (SAMPLES // 2) * step + 1 / 3)
 
 
 @njit
@@ -133,12 +90,13 @@ def fit_peaks(coefficients, margin, maxima, matrix, step, iterations):
     """
     n = len(maxima)
     half = (SAMPLES // 2) * step
-    reach = math.ceil(2 * half + 1 / 3) + 2
+    reach = math.ceil(2 * half + 1 / 3) + 2  # as fit_reach
     m = 2 * reach + 1
     offset = np.empty((n, 3))
     height = np.empty(n)
     mean = np.empty(n)
     fitted = np.zeros(n, dtype=np.bool_)
+    nodes = (np.arange(SAMPLES) - SAMPLES // 2) * step
     weights = np.empty((SAMPLES, 4))
     first = np.empty(SAMPLES, dtype=np.int64)
     patch = np.empty((m, m, m))
@@ -160,7 +118,7 @@ def fit_peaks(coefficients, margin, maxima, matrix, step, iterations):
         patch[:] = coefficients[z : z + m, y : y + m, x : x + m]
         o[:] = start
         for _ in range(iterations):
-            _sample_box(patch, o, step, weights, first, along_x, along_y, samples)
+            sample_box(patch, o, nodes, weights, first, along_x, along_y, samples)
             c[:] = 0.0
             for s in range(SAMPLES**3):
                 value = samples[s]
@@ -187,7 +145,7 @@ def fit_peaks(coefficients, margin, maxima, matrix, step, iterations):
                 break
         if not fitted[i]:
             o[:] = start
-            _sample_box(patch, o, step, weights, first, along_x, along_y, samples)
+            sample_box(patch, o, nodes, weights, first, along_x, along_y, samples)
             height[i] = samples[len(samples) // 2]
         else:
             height[i] = c[0]

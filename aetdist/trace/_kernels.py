@@ -1,60 +1,12 @@
-"""Spline upsampling and its local maxima (numpy and Numba only).
-
-The volume is interpolated by the cubic B-spline that passes through its voxels. Everything is a sum of
-fixed length over neighbouring voxels, in one order, so that a voxel's numbers do not depend on the block
-it is computed in.
-"""
+"""Spline upsampling and its local maxima (numpy and Numba only)."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
 from .._jit import njit
 
-UPSAMPLING = 3
-SPLINE_POLE = math.sqrt(3.0) - 2.0
 TILE = 32  # voxels; the planes that a tile keeps fit a core's cache
-
-
-def filter_taps(sigma: float, tolerance: float = 1e-7) -> np.ndarray:
-    """One-dimensional filter from voxels to spline coefficients, smoothed by a Gaussian.
-
-    Parameters
-    ----------
-    sigma : float
-        Standard deviation of the Gaussian in voxels; 0 does not smooth.
-    tolerance : float
-        What the cut-off taps sum to, relative to the sum of all, at most.
-
-    Returns
-    -------
-    ndarray, shape (r + 1,), float32
-        Tap of the voxel itself and of the voxels 1..r away, either side.
-
-    Notes
-    -----
-    Interpolation c -> (c[i-1] + 4 c[i] + c[i+1]) / 6 is undone by the taps sqrt(3) z^|j| with
-    z = sqrt(3) - 2 (M. Unser, IEEE Signal Process. Mag. 16 (6), 22 (1999)), which fall by 3.7 per voxel.
-    """
-    reach = 40 + math.ceil(6 * sigma)
-    j = np.arange(-reach, reach + 1)
-    taps = math.sqrt(3.0) * SPLINE_POLE ** np.abs(j)
-    if sigma > 0:
-        gaussian = np.exp(-0.5 * (j / sigma) ** 2)
-        taps = np.convolve(taps, gaussian / gaussian.sum(), mode="same")
-    half = taps[reach:]
-    tail = 2 * np.cumsum(np.abs(half[::-1]))[::-1]
-    r = int(np.argmax(tail[1:] < tolerance))
-    half = half[: r + 1]
-    return (half / (half[0] + 2 * half[1:].sum())).astype(np.float32)
-
-
-def spline_weights(t: np.ndarray) -> np.ndarray:
-    """Weights of the coefficients k-1..k+2 at k + t, for t in [0, 1); shape (len(t), 4)."""
-    t = np.asarray(t, dtype=np.float64)
-    return np.stack([(1 - t) ** 3, 4 - 6 * t**2 + 3 * t**3, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3], axis=-1) / 6
 
 
 @njit
@@ -75,59 +27,27 @@ def density_moments(volume):
 
 
 @njit
-def _filter_row(rows, taps, first, out):
-    """Weighted sum of the rows around row ``first + len(taps) - 1``; two rows either side at a time."""
-    r = len(taps) - 1
-    centre, t = rows[first + r], taps[0]
-    for x in range(len(out)):
-        out[x] = t * centre[x]
-    j = 1
-    while j < r:
-        t, a, b = taps[j], rows[first + r - j], rows[first + r + j]
-        u, c, d = taps[j + 1], rows[first + r - j - 1], rows[first + r + j + 1]
-        for x in range(len(out)):
-            out[x] = out[x] + t * (a[x] + b[x]) + u * (c[x] + d[x])
-        j += 2
-    if j == r:
-        t, a, b = taps[j], rows[first + r - j], rows[first + r + j]
-        for x in range(len(out)):
-            out[x] = out[x] + t * (a[x] + b[x])
-
-
-@njit
-def _filter_line(line, taps, out):
-    """As :func:`_filter_row`, along one row."""
-    r, n = len(taps) - 1, len(out)
-    centre, t = line[r : r + n], taps[0]
-    for x in range(n):
-        out[x] = t * centre[x]
-    j = 1
-    while j < r:
-        t, a, b = taps[j], line[r - j : r - j + n], line[r + j : r + j + n]
-        u, c, d = taps[j + 1], line[r - j - 1 : r - j - 1 + n], line[r + j + 1 : r + j + 1 + n]
-        for x in range(n):
-            out[x] = out[x] + t * (a[x] + b[x]) + u * (c[x] + d[x])
-        j += 2
-    if j == r:
-        t, a, b = taps[j], line[r - j : r - j + n], line[r + j : r + j + n]
-        for x in range(n):
-            out[x] = out[x] + t * (a[x] + b[x])
-
-
-@njit
-def filter_axes(volume, taps):
-    """Filter along z, y and x; the result lacks ``len(taps) - 1`` voxels on every side; float32."""
-    r = len(taps) - 1
-    nz, ny, nx = volume.shape[0] - 2 * r, volume.shape[1] - 2 * r, volume.shape[2] - 2 * r
-    plane = np.empty((volume.shape[1], volume.shape[2]), dtype=np.float32)
-    row = np.empty(volume.shape[2], dtype=np.float32)
-    out = np.empty((nz, ny, nx), dtype=np.float32)
-    for z in range(nz):
-        for y in range(len(plane)):
-            _filter_row(volume[:, y], taps, z, plane[y])
-        for y in range(ny):
-            _filter_row(plane, taps, y, row)
-            _filter_line(row, taps, out[z, y])
+def cell_means(volume, factor):
+    """Means over cells of factor^3 voxels of a volume (z, y, x), those at the far faces of what there is; float32."""
+    nz, ny, nx = volume.shape
+    out = np.empty((-(-nz // factor), -(-ny // factor), -(-nx // factor)), dtype=np.float32)
+    row = np.empty(nx)
+    for z in range(out.shape[0]):
+        z0, z1 = z * factor, min((z + 1) * factor, nz)
+        for y in range(out.shape[1]):
+            y0, y1 = y * factor, min((y + 1) * factor, ny)
+            row[:] = 0.0
+            for k in range(z0, z1):
+                for j in range(y0, y1):
+                    line = volume[k, j]
+                    for i in range(nx):
+                        row[i] += line[i]
+            for x in range(out.shape[2]):
+                x0, x1 = x * factor, min((x + 1) * factor, nx)
+                total = 0.0
+                for i in range(x0, x1):
+                    total += row[i]
+                out[z, y, x] = total / ((z1 - z0) * (y1 - y0) * (x1 - x0))
     return out
 
 

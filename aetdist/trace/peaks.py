@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,19 +13,21 @@ from scipy.spatial import cKDTree
 
 from ..blocks.halo import block_cores, block_edges, with_halo
 from ..errors import InputError
-from ..geometry import grid_step
 from ..schema import ATOMS, AXES, VOLUME, check, with_units
+from ..voxels import noise_threshold, not_finite, voxel_size
+from ..voxels._spline_kernels import filter_axes, filter_taps, spline_weights
 from . import _fit_kernels, _kernels
-from .threshold import noise_threshold
+from .support import matter_cells
 
 # A block is large enough that its halo (some 18 voxels) does not dominate, and its arrays are some 50 MB.
 SMALLEST_BLOCK = 96
 LARGEST_BLOCK = 192
-FEWEST_VOXELS = 4
 FIT_ITERATIONS = 10
 FIT_WEIGHT = 0.5  # standard deviation of the Gaussian weight, in half boxes
 # Maxima below this part of the density at a typical place of matter are not worth a fit: spline ripples, rounding.
 SEARCH_FLOOR = 0.1
+VACUUM = 3.0  # Angstrom from the tight support: farther out there is noise, or matter that the support missed,
+FEWEST_IN_VACUUM = 3  # where an atom has so many others within `isolation` (some 13 at the surface of a metal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +93,13 @@ class Search:
     @property
     def halo(self) -> int:
         """Voxels around a block that its peaks depend on: the reach of the filter plus that of the fit."""
-        return len(_kernels.filter_taps(self.sigma)) - 1 + _fit_kernels.fit_reach(self.step)
+        return len(filter_taps(self.sigma)) - 1 + _fit_kernels.fit_reach(self.step)
 
 
 def trace_atoms(
     volume: xr.Dataset,
     *,
-    minimum_distance: float = 2.0,
+    minimum_distance: float = 1.7,
     threshold: float | None = None,
     sigma: float = 1.0,
     fit_box: float = 0.8,
@@ -116,15 +117,16 @@ def trace_atoms(
         Of two peaks nearer than this, in Angstrom, only the higher one can be an atom.
     threshold : float, optional
         Least mean density (after smoothing) over the fitted box around an atom, in the unit of `density`.
-        By default it is chosen by :func:`noise_threshold` from all peaks that keep their distance.
+        By default it is chosen by :func:`noise_threshold` from all peaks that keep their distance, and from
+        those of them in the vacuum, which are noise (:func:`find_support`).
     sigma : float
         Standard deviation, in voxels, of the Gaussian that smooths the volume first. 0 for a volume
         without noise; 0.7 to 1.3 for a measured one.
     fit_box : float
         Edge of the box, in Angstrom, around a maximum in which a polynomial is fitted.
     isolation : float
-        An atom without another one within this length, in Angstrom, is noise in the vacuum. 0 keeps such
-        atoms.
+        An atom without another one within this length, in Angstrom, is noise; far from the matter, one without
+        three others. 0 keeps such atoms.
     support : array_like, shape (z, y, x), bool, optional
         True where atoms may be. By default the volume's own `support` (a scan's says where its windows
         are: in the margin around the field atoms cannot be told); everywhere if it has none.
@@ -179,16 +181,20 @@ def trace_atoms(
             f"{' inside the support' if support is not None else ''}; trace a volume that was reconstructed."
         )
     peaks = peaks.select(_far_from_higher(peaks.position * voxel, minimum_distance))
+    vacuum = _in_vacuum(volume, peaks)
     if threshold is None:
-        threshold = noise_threshold(peaks.mean)
-    atoms = peaks.select(peaks.mean > threshold)
+        threshold = noise_threshold(peaks.mean, peaks.mean[vacuum])
+    strong = peaks.mean > threshold
+    atoms, vacuum = peaks.select(strong), vacuum[strong]
     if len(atoms) == 0:
         raise InputError(
             f"No maxima above the threshold {threshold:.4g}: the strongest of {n_peaks} reaches "
             f"{peaks.mean.max():.4g}; lower the threshold, or leave it out to have one chosen."
         )
     if isolation > 0:
-        atoms = atoms.select(_has_company(atoms.position * voxel, isolation))
+        crowd = ~vacuum | (_neighbours(atoms.position * voxel, isolation) >= FEWEST_IN_VACUUM)
+        atoms = atoms.select(crowd)
+        atoms = atoms.select(_neighbours(atoms.position * voxel, isolation) > 0)
         if len(atoms) == 0:
             raise InputError(
                 f"Every maximum above the threshold {threshold:.4g} is farther than {isolation:.4g} Angstrom from the "
@@ -248,7 +254,7 @@ def find_peaks(
     if not lazy:
         density = np.asarray(density, dtype=np.float32)
         if not np.isfinite(density).all():
-            raise InputError(_not_finite(int((~np.isfinite(density)).sum()), "the volume"))
+            raise InputError(not_finite(int((~np.isfinite(density)).sum()), "the volume"))
         if isinstance(support, da.Array):
             support = support.compute()
     chunks = density.chunks if lazy else tuple((n,) for n in density.shape)
@@ -274,10 +280,10 @@ def _peaks_of_block(
     block = np.asarray(block, dtype=np.float32)
     if not np.isfinite(block).all():
         where = ", ".join(f"{axis} {lo}..{hi - 1}" for axis, (lo, hi) in zip("zyx", core, strict=True))
-        raise InputError(_not_finite(int((~np.isfinite(block)).sum()), f"the block of voxels {where}"))
+        raise InputError(not_finite(int((~np.isfinite(block)).sum()), f"the block of voxels {where}"))
     reach = _fit_kernels.fit_reach(search.step)
-    coefficients = _kernels.filter_axes(np.pad(block, pads, mode="reflect"), _kernels.filter_taps(search.sigma))
-    weights = _kernels.spline_weights(np.arange(3) / 3).astype(np.float32)
+    coefficients = filter_axes(np.pad(block, pads, mode="reflect"), filter_taps(search.sigma))
+    weights = spline_weights(np.arange(3) / 3).astype(np.float32)
     maxima = _kernels.find_maxima(coefficients, reach, weights, np.float32(search.floor))
     first = np.array([lo for lo, _ in core])
     size = np.array(shape)
@@ -315,6 +321,13 @@ def _moments(block: Any) -> tuple[float, float, float, float]:
     return _kernels.density_moments(np.require(block, np.float32, ["C", "W"]))
 
 
+def _in_vacuum(volume: xr.Dataset, peaks: Peaks) -> np.ndarray:
+    """Which peaks lie far from all matter."""
+    matter, factor = matter_cells(volume, margin=VACUUM)
+    z, y, x = ((peaks.maximum + 1) // 3 // factor).T
+    return ~matter[z, y, x]
+
+
 def _far_from_higher(position: np.ndarray, distance: float) -> np.ndarray:
     """Which peaks (highest first) stay when each that stays removes all later ones nearer than `distance`."""
     if distance == 0 or len(position) < 2:
@@ -326,17 +339,17 @@ def _far_from_higher(position: np.ndarray, distance: float) -> np.ndarray:
     return _kernels.suppress_near(pairs[:, 0], pairs[:, 1], len(position))
 
 
-def _has_company(position: np.ndarray, distance: float) -> np.ndarray:
-    """Which points have another one within `distance`."""
-    if len(position) < 2:
-        return np.zeros(len(position), dtype=bool)
-    return cKDTree(position).query(position, k=2)[0][:, 1] <= distance
+def _neighbours(position: np.ndarray, distance: float) -> np.ndarray:
+    """How many others each point has within `distance`."""
+    if len(position) == 0:
+        return np.zeros(0, dtype=np.int64)
+    return cKDTree(position).query_ball_point(position, distance, return_length=True) - 1
 
 
 def _checked(volume: xr.Dataset, sigma: float, fit_box: float, support: Any) -> tuple[float, Any]:
     """Voxel size in Angstrom and the bare array of the support; refuses what cannot be traced."""
     check(volume, VOLUME)
-    voxel = _voxel_size(volume)
+    voxel = voxel_size(volume)
     if not (np.isfinite(sigma) and sigma >= 0):
         raise InputError(f"sigma is {sigma}; needed is a number of voxels, 0 or more.")
     if not (np.isfinite(fit_box) and 0 < fit_box <= 8 * voxel):
@@ -348,33 +361,3 @@ def _checked(volume: xr.Dataset, sigma: float, fit_box: float, support: Any) -> 
     if support is not None and np.shape(support) != shape:
         raise InputError(f"The support has shape {np.shape(support)}; the volume has {shape}; crop one of them.")
     return voxel, support
-
-
-def _voxel_size(volume: xr.Dataset) -> float:
-    """Edge of a voxel in Angstrom; refuses a grid that is not one of equal cubes."""
-    steps = {}
-    for axis in AXES:
-        if axis not in volume.coords:
-            raise InputError(
-                f"The volume has no coordinate {axis}; assign the voxel positions along {axis} in Angstrom."
-            )
-        coordinate = np.asarray(volume[axis].values, dtype=np.float64)
-        if len(coordinate) < FEWEST_VOXELS:
-            raise InputError(
-                f"The volume has {len(coordinate)} voxels along {axis}; needed are {FEWEST_VOXELS} or more."
-            )
-        steps[axis] = grid_step(coordinate)
-        if not (steps[axis] > 0 and np.allclose(np.diff(coordinate), steps[axis], rtol=1e-3, atol=0)):
-            raise InputError(f"The volume's coordinate {axis} does not rise in equal steps; resample it first.")
-    if max(steps.values()) > 1.001 * min(steps.values()):
-        raise InputError(
-            f"Voxels are {' x '.join(f'{s:.4g}' for s in steps.values())} Angstrom (x, y, z); needed are cubes."
-        )
-    return math.fsum(steps.values()) / 3
-
-
-def _not_finite(count: int, where: str) -> str:
-    return (
-        f"{count} voxels of {where} are not finite numbers; reconstruct again, "
-        "or fill them (volume.fillna(0)) before tracing."
-    )

@@ -13,10 +13,10 @@ import xarray as xr
 from aetdist import pipeline
 from aetdist._rounds import Problem
 from aetdist.align import shift_images
-from aetdist.angles.gauge import remove_common_motion
 from aetdist.angles.tilt_series import rotation_between
 from aetdist.errors import AetdistWarning, InputError
 from aetdist.geometry import centred_coordinates, matrices_from_euler
+from aetdist.geometry.gauge import remove_common_motion
 from aetdist.io import Record, Store
 from aetdist.preprocess import correct_frames
 from aetdist.project.atoms import project_atoms
@@ -287,7 +287,8 @@ def test_stage__raw_frames_are_resampled_once_with_all_corrections(client: Any, 
         store.write(RAW, raw, record=Record("import", {"file": "frames"}), chunks={"tilt": 1})
     pipeline.preprocess(path, background=False)
     pipeline.align(path)
-    pipeline.refine_angles(path, rounds=2)
+    with pytest.warns(AetdistWarning, match="have a constant background"):
+        pipeline.refine_angles(path, rounds=2)
     store = Store.open(path)
     aligned, series = store.read(ALIGNED), store.read(REFINED)
     np.testing.assert_allclose(series["shift"], aligned["shift"].values + series["refined_shift"].values)

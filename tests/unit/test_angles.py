@@ -9,9 +9,9 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from aetdist.angles import apply_refinement, refine_angles
+from aetdist.angles import atoms as atoms_module
 from aetdist.angles.atoms import atomic_model, find_atoms
 from aetdist.angles.flags import unlike_the_others
-from aetdist.angles.gauge import remove_common_motion
 from aetdist.angles.least_squares import fit_tilts
 from aetdist.angles.level import Level
 from aetdist.angles.model import kernel_memory, model_in_memory, model_in_slabs
@@ -19,6 +19,7 @@ from aetdist.angles.search import scan_rotations
 from aetdist.angles.tilt_series import rotation_between
 from aetdist.errors import AetdistWarning, InputError
 from aetdist.geometry import ParallelGeometry, euler_from_matrices, matrices_from_euler
+from aetdist.geometry.gauge import remove_common_motion
 from aetdist.project import ParallelProjector
 from aetdist.project.atoms import project_atoms, render_atoms
 from aetdist.schema import EULER, TILT_SERIES, with_units
@@ -226,13 +227,47 @@ def test_atomic_model__of_round_atoms_is_the_volume(volume: xr.DataArray) -> Non
     assert atomic_model(flat, geometry, images, np.ones(images.shape, bool)) is flat
 
 
+def test_atomic_model__renders_the_widest_gaussians_once(volume: xr.DataArray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time; with a constant background in every image, which is not in the atoms."""
+    widths: list[float] = []
+    add = atoms_module._add
+
+    def counted(atoms: atoms_module.Atoms, factor: float, width: float, memory: np.ndarray) -> None:
+        widths.append(width)
+        add(atoms, factor, width, memory)
+
+    geometry = ParallelGeometry.centred(matrices_from_euler(np.outer(TILTS, [0, 1, 0])), (N, N, N), (N, N))
+    memory, images = kernel_memory(volume.values), ParallelProjector(geometry).forward(volume.values)
+    monkeypatch.setattr(atoms_module, "_add", counted)
+    model = atomic_model(memory, geometry, images + np.float32(0.3 * images.max()), np.ones(images.shape, bool))
+    assert [widths.count(w) for w in atoms_module._WIDEST] == [1, 1]
+    assert np.abs(model - memory).max() < 0.1 * memory.max()
+
+
+def test_find_atoms__noise_of_small_voxels_is_no_atoms() -> None:
+    """Five atoms in voxels of 0.1 Angstrom, each of them noisy: as many are found as in voxels of 0.3."""
+    places = np.array([[0.0, 0.0, 0.0], [2.4, 0.0, 0.0], [0.0, 2.5, 0.3], [-2.4, 0.2, 0.0], [0.0, 0.0, -2.6]])
+    for size in (0.1, 0.3):
+        x = np.arange(-4.2, 4.2, size)
+        density = render_atoms(places, sigmas=SIGMA, x=x, y=x, z=x, pixel_size=size)
+        noisy = density + np.random.default_rng(0).normal(0.0, 0.1 * density.max(), density.shape)
+        found = find_atoms(kernel_memory(noisy.astype(np.float32)), size)
+        seen = found.positions[:, [2, 0, 1]] * size + x[0]  # memory is (y, z, x)
+        assert len(seen) == len(places)
+        assert np.linalg.norm(seen[:, None] - places, axis=2).min(axis=0).max() < 0.1
+        assert found.width * size == pytest.approx(SIGMA, rel=0.2)
+
+
 # -- the public function -----------------------------------------------------------------------------
 
 
 def test_refine_angles__finds_the_true_ones(series: xr.Dataset, volume: xr.DataArray, truth) -> None:
     found = refine_angles(series, volume)
     rotation, shift = errors(found, truth)
-    assert rotation < 0.12 and shift < 0.06
+    assert rotation < 0.16 and shift < 0.06  # without noise: 0.143
+    true = matrices_from_euler(truth[0])
+    turned, _ = remove_common_motion(found["matrices"].values, found["shift"].values - truth[1], true)
+    assert np.sqrt((rotation_between(true, turned) ** 2).mean()) < 0.05
     assert found["used"].all() and (found["flags"] == "").all()
     assert (found["r_factor"].sel(moment="after") < found["r_factor"].sel(moment="before")).all()
     assert found["angles"].attrs["units"] == "degree" and found["shift"].attrs["units"] == "pixel"

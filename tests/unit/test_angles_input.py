@@ -10,15 +10,15 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from aetdist.angles import refine_angles
-from aetdist.angles.gauge import pinned
 from aetdist.errors import AetdistWarning, InputError
 from aetdist.geometry import centred_coordinates, euler_from_tilts, matrices_from_euler
+from aetdist.geometry.gauge import pinned
 from aetdist.project.atoms import project_atoms, render_atoms
 from aetdist.schema import EULER, TILT_SERIES, with_units
 from aetdist.simulate import nanoparticle
 
 N, SIZE, SIGMA = 40, 0.4, 0.65  # voxels; Angstrom
-ANGLES = euler_from_tilts(np.linspace(-60.0, 60.0, 9))
+ANGLES = euler_from_tilts(np.linspace(-60.0, 60.0, 11))
 
 
 def series_of(images: np.ndarray) -> xr.Dataset:
@@ -55,7 +55,7 @@ def test_refine_angles__a_tilt_that_went_astray_does_not_turn_the_others(case: t
     with pytest.warns(AetdistWarning, match=r"6 \(moved too far\)"):
         found = refine_angles(wrong, volume)
     by_hand = refine_angles(series, volume, exclude=[6])
-    good = np.arange(9) != 6
+    good = np.arange(11) != 6
     np.testing.assert_array_equal(found["used"], good)
     np.testing.assert_allclose(found["angles"][good], by_hand["angles"][good], atol=1e-9)
     np.testing.assert_allclose(found["shift"][good], by_hand["shift"][good], atol=1e-9)
@@ -78,6 +78,8 @@ def test_pinned__one_astray_takes_no_others_with_it() -> None:
     assert same.tolist() == astray.tolist()
     _, _, none = pinned(matrices, nothing, references, settled, every, maximum_angle=2.0, maximum_shift=3.0)
     assert not none.any()
+    _, shifts, none = pinned(references, nothing + 1.0, references, every, ~every, maximum_angle=2.0, maximum_shift=3.0)
+    assert not none.any() and (shifts == 1.0).all()  # nobody says what is common: nothing is
     moved = np.zeros((5, 2))
     moved[3, 0] = 9.0
     _, shifts, astray = pinned(references, moved, references, every, every, maximum_angle=2.0, maximum_shift=3.0)
@@ -89,17 +91,28 @@ def test_refine_angles__noise_alone_is_refused_and_why(case: tuple[xr.Dataset, x
     series, volume = case
     noise = series_of(np.random.default_rng(1).normal(0.0, 1.0, series["images"].shape))
     with pytest.raises(
-        InputError, match=r"\d of 9 tilts can be used \(.*\d moved too far.*\); needed are at least three"
+        InputError, match=r"\d of 11 tilts can be used \(.*\d moved too far.*\); needed are at least three"
     ):
         refine_angles(noise, volume, maximum_angle=0.3, maximum_shift=0.5)
 
 
 def test_refine_angles__few_tilts_are_refused_and_why(case: tuple[xr.Dataset, xr.DataArray]) -> None:
     series, volume = case
-    with pytest.raises(InputError, match=r"2 of 9 tilts can be used \(7 left out\)"):
-        refine_angles(series, volume, exclude=range(7))
+    with pytest.raises(InputError, match=r"2 of 11 tilts can be used \(9 left out\)"):
+        refine_angles(series, volume, exclude=range(9))
     with pytest.raises(InputError, match=r"2 of 2 tilts can be used \(there are no more\)"):
         refine_angles(series.isel(tilt=[3, 5]), volume)
+    with pytest.warns(AetdistWarning, match="8 tilts are used; needed are 9 or more"):
+        refine_angles(series, volume, search=0, exclude=range(3))
+
+
+def test_refine_angles__a_constant_background_says_nothing(case: tuple[xr.Dataset, xr.DataArray]) -> None:
+    series, volume = case
+    constant = np.float32(0.3 * series["images"].max())
+    plain = refine_angles(series, volume, search=0)
+    bright = refine_angles(series.assign(images=series["images"] + constant), volume, search=0)
+    np.testing.assert_allclose(bright["angles"], plain["angles"], atol=0.01)
+    np.testing.assert_allclose(bright["shift"], plain["shift"], atol=1e-3)
 
 
 @pytest.mark.parametrize("chunks", [None, {"tilt": 2}])

@@ -28,6 +28,8 @@ COMMANDS = [
     "reconstruct",
     "scan",
     "trace",
+    "classify",
+    "refine",
     "export",
     "compare",
     "info",
@@ -353,3 +355,45 @@ def test_compare__reads_and_compares(monkeypatch):
     answer = invoke("compare", "a.xyz", "b.h5::x/y", "--tolerance", 0.75, "--by-type", "--align", "rigid", "--json")
     assert json.loads(answer.stdout)["recall"] == 1.0
     assert calls == [("atoms of a.xyz", "atoms of b.h5::x/y", {"tolerance": 0.75, "by_type": True, "align": "rigid"})]
+
+
+def test_classify__species_and_elements(pipeline, clusters):
+    answer = invoke("classify", "run.zarr", "--species", 3, "--elements", "Co, Pd,Pt", "--set", "radius=8.0")
+    assert answer.exit_code == 0, answer.stderr
+    ((name, (store,), options),) = pipeline.calls
+    assert (name, str(store)) == ("classify", "run.zarr")
+    assert options == {"species": 3, "elements": ["Co", "Pd", "Pt"], "radius": 8.0}
+    assert len(clusters) == 1
+
+
+def test_refine__passes_what_was_given_and_nothing_else(pipeline, clusters):
+    assert invoke("refine", "run.zarr").exit_code == 0
+    assert pipeline.calls[0][2] == {}
+    words = ("--iterations", 5, "--heights", "atom", "--edits", "by hand.csv", "--no-curate", "--elements", "Ta")
+    assert invoke("refine", "run.zarr", *words).exit_code == 0
+    options = pipeline.calls[1][2]
+    assert str(options.pop("edits")) == "by hand.csv"
+    assert options == {"iterations": 5, "heights": "atom", "curate": False, "elements": ["Ta"]}
+    assert invoke("refine", "run.zarr", "--heights", "each").exit_code == 2
+
+
+def test_summary__of_atoms(pipeline):
+    pipeline.answer = {
+        "n_atoms": 3,
+        "atoms_of_type": {"1": 1, "2": 2},
+        "edits_applied": {"add": 2, "delete": 1},
+        "position_sigma_pm": [7.51, 7.6, 8.0],
+        "cramer_rao_pm": 7.5,
+    }
+    lines = [" ".join(line.split()) for line in invoke("info", "run.zarr").stdout.splitlines()]
+    assert lines[:8] == [
+        "atoms 3",
+        "atoms of each type",
+        "1 1",
+        "2 2",
+        "edits by hand",
+        "add 2",
+        "delete 1",
+        "uncertainty along x, y, z, median 7.51, 7.6, 8 pm",
+    ]
+    assert lines[8] == "Cramér-Rao bound 7.5 pm"

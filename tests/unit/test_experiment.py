@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,10 +13,12 @@ import numpy as np
 import pytest
 
 import aetdist.reconstruct
+import aetdist.refine
 import aetdist.trace
 from aetdist import experiment
+from aetdist._tables import parameter_docs
 from aetdist.errors import InputError
-from aetdist.experiment import checked_keywords, default_config, parameter_docs, read_experiment
+from aetdist.experiment import checked_keywords, default_config, read_experiment
 
 
 def reconstruct_resire(
@@ -58,11 +62,38 @@ def trace_atoms(volume: object, *, minimum_distance: float = 2.0, name: str = 'a
     """Stand in."""
 
 
+def classify_atoms(volume: object, atoms: object, *, species: int = 3, box: float = 0.8) -> None:
+    """Stand in."""
+
+
+def refine_atoms(
+    tilt_series: object,
+    atoms: object,
+    *,
+    volume: object = None,
+    iterations: int = 20,
+    heights: Literal["type", "atom"] = "type",
+    curate: bool = True,
+    edits: str | Path | None = None,
+) -> None:
+    """Stand in.
+
+    Parameters
+    ----------
+    edits : str or Path, optional
+        File of atoms changed by hand.
+    """
+
+
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aetdist.reconstruct, "reconstruct_resire", reconstruct_resire, raising=False)
     monkeypatch.setattr(aetdist.reconstruct, "reconstruct_scan", reconstruct_scan, raising=False)
     monkeypatch.setattr(aetdist.trace, "trace_atoms", trace_atoms, raising=False)
+    classify = types.ModuleType("aetdist.classify")
+    monkeypatch.setattr(classify, "classify_atoms", classify_atoms, raising=False)
+    monkeypatch.setitem(sys.modules, "aetdist.classify", classify)
+    monkeypatch.setattr(aetdist.refine, "refine_atoms", refine_atoms, raising=False)
 
 
 IMPORT = '[import]\nfiles = "a.h5"\noutput = "run.zarr"\npixel_size = 0.3\n'
@@ -83,6 +114,17 @@ def test_experiment__paths_are_taken_from_its_folder(tmp_path: Path) -> None:
     assert found.stages["import"]["angles"] == str(tmp_path / "angles.csv")
     assert found.stages["import"]["images"] == "images"
     assert found.stages["export"] == {"atoms": str(tmp_path / "out" / "é.xyz"), "volume": None}
+
+
+def test_experiment__edits_are_a_file_and_elements_names(tmp_path: Path) -> None:
+    text = IMPORT + '[classify]\nspecies = 2\n[refine]\nedits = "by hand.csv"\nelements = ["Co", "Pt"]\n'
+    found = read(tmp_path, text)
+    assert list(found.stages) == ["import", "classify", "refine"]
+    assert found.stages["classify"] == {"species": 2, "box": 0.8, "elements": None}
+    refine = found.stages["refine"]
+    assert refine["edits"] == str(tmp_path / "by hand.csv")
+    assert (refine["elements"], refine["heights"], refine["curate"]) == (("Co", "Pt"), "type", True)
+    assert "volume" not in refine and "atoms" not in refine
 
 
 def test_experiment__defaults_come_from_the_function(tmp_path: Path) -> None:
@@ -118,6 +160,9 @@ def test_experiment__defaults_come_from_the_function(tmp_path: Path) -> None:
         ('[import]\nfiles = []\noutput = "o"\npixel_size = 0.3\n', r"files = \[\] came"),
         ('[import]\nfiles = "f"\noutput = 3\npixel_size = 0.3\n', r"output = 3 came, text is needed"),
         ('store = "r"\n[scan]\noverlap = 3\n', r"\[scan\] needs window"),
+        (IMPORT + "[refine]\nheights = 3\n", r'heights = 3 came, one of "type", "atom" is needed'),
+        (IMPORT + '[refine]\nelements = "Co,Pt"\n', r"elements = 'Co,Pt' came, a list of text is needed"),
+        (IMPORT + "[refine]\nvolume = 1\n", r"\[refine\] has no volume"),
         ("[trace]\n", r"either a table \[import\], or store"),
         ('store = "a"\n' + IMPORT, r"either a table \[import\], or store"),
         ("store = 3\n[trace]\n", "store = 3 came, text is needed"),
@@ -159,6 +204,14 @@ def test_config__is_complete_and_loads(tmp_path: Path) -> None:
         "# [scan]   # instead of [reconstruct]",
         "# window =   # needed: [a whole number, a whole number]",
         "# overlap = 10",
+        "# [classify]",
+        "# species = 3",
+        "# [refine]",
+        "# File of atoms changed by hand.",
+        "# edits =   # text",
+        '# heights = "type"',
+        "# curate = true",
+        "# elements =   # a list of text",
         "# pixel_size =   # a number",
     ):
         assert line in text.splitlines()

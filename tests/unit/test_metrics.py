@@ -47,6 +47,30 @@ def test_r_factor__by_hand():
     np.testing.assert_allclose(metrics.r_factor(calculated, measured)[0], 103 / 106)
 
 
+def test_r1_factor__equals_plain_sums_of_exponentials():
+    rng = np.random.default_rng(5)
+    c, m = rng.random((2, 3, 4, 5))
+    mask = rng.random((3, 4, 5)) < 0.8
+    fy, fx = (np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n) for n in (4, 5))
+    observed, predicted = (np.abs(np.einsum("ka,tab,lb->tkl", fy, a * mask, fx)) for a in (m, c))
+    expected = np.abs(observed - predicted).sum() / observed.sum()
+    assert metrics.r1_factor(c, m, mask) == pytest.approx(expected, rel=1e-12)
+    masked = metrics.r1_factor(np.where(mask, c, 9.0), np.where(mask, m, np.nan), mask)
+    assert masked == pytest.approx(expected, rel=1e-12)
+    lazy = metrics.r1_factor(*(da.from_array(v, chunks=(1, 4, 5)) for v in (c, m, mask)))
+    assert lazy == metrics.r1_factor(c, m, mask)
+
+
+def test_r1_factor__scales_and_does_not_see_phases():
+    measured = np.random.default_rng(6).normal(size=(2, 6, 7))
+    assert metrics.r1_factor(1.25 * measured, measured) == pytest.approx(0.25, rel=1e-12)
+    assert metrics.r1_factor(np.roll(measured, (2, 3), (1, 2)), measured) == pytest.approx(0.0, abs=1e-12)
+    assert metrics.r1_factor(0 * measured, measured) == 1.0
+    assert np.isnan(metrics.r1_factor(measured, 0 * measured))
+    with pytest.raises(InputError, match="one shape"):
+        metrics.r1_factor(measured, measured[:1])
+
+
 def test_r_factor__lazy_equals_eager_and_empty_is_nan():
     rng = np.random.default_rng(0)
     a, b = rng.random((2, 3, 5, 4)).astype(np.float32)

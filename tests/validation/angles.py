@@ -23,9 +23,9 @@ import numpy as np
 import xarray as xr
 
 from aetdist._rounds import Problem
-from aetdist.angles.gauge import remove_common_motion
 from aetdist.angles.tilt_series import rotation_between
 from aetdist.geometry import centred_coordinates, euler_from_tilts, matrices_from_euler
+from aetdist.geometry.gauge import remove_common_motion
 from aetdist.project.atoms import project_atoms
 from aetdist.refinement import reconstruct_refined
 from aetdist.schema import EULER, TILT_SERIES, with_units

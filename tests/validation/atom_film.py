@@ -1,0 +1,262 @@
+"""Atoms of the measured film (ta_film_fov_A) against the published ones, and of a film of known atoms made like it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import film as published_film
+import h5py
+import numpy as np
+import xarray as xr
+from engine.measure import Stopwatch
+from scipy.spatial import cKDTree
+
+import aetdist as aet
+from aetdist import pipeline
+from aetdist.cluster import connect
+from aetdist.geometry import matrices_from_euler
+from aetdist.io import Record, Store
+from aetdist.metrics import compare_atoms, r_factor
+from aetdist.project.atoms import project_atoms
+from aetdist.schema import TILT_SERIES, with_units
+
+VOXEL, ORIGIN = published_film.VOXEL, published_film.ORIGIN
+SCAN = {"window": (131, 73), "overlap": 65, "thickness": 48.6}
+#: Rows (from 1) whose rays see atoms that are in the field and were published: atoms before the field's first row and
+#: beyond the published cut at row 118 reach into the others.
+ROWS = (11, 112)
+HELD_OUT = (4, 13, 22, 31, 40)  # tilts
+NEAREST = 2.0  # Angstrom, of an atom of the field and one of those it goes on with
+
+
+def measured_series() -> xr.Dataset:
+    """The measured tilt series, in memory."""
+    with h5py.File(Path(os.environ["AETDIST_DATA"]) / "ta_film_fov_A.h5") as file:
+        stored = file["images"]
+        mask, angles = file["mask"][:].astype(bool), file["angles_deg"][:].astype(np.float64)
+        images = stored[:] * stored.attrs["scale_factor"] + stored.attrs["add_offset"]
+        y, x = file["y_pix"][:] * VOXEL, file["x_pix"][:] * VOXEL
+    series = xr.Dataset(
+        {
+            "images": (("tilt", "y", "x"), np.where(mask, images, 0.0).astype(np.float32)),
+            "mask": (("tilt", "y", "x"), mask),
+            "angles": (("tilt", "euler"), angles),
+            "matrices": (("tilt", "row", "column"), matrices_from_euler(angles)),
+            "pixel_size": ((), VOXEL),
+        },
+        {"tilt": np.arange(len(images)), "y": y, "x": x, "euler": ["phi", "theta", "psi"]},
+    )
+    return with_units(series, TILT_SERIES)
+
+
+def scanned(series: xr.Dataset) -> xr.Dataset:
+    """The film's volume by `scan`, kept in the temporary folder for the next time."""
+    digest = hashlib.sha256(series["images"].values.tobytes() + json.dumps(SCAN).encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()) / "aetdist-films" / f"{digest}.zarr"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        with Store.create(path) as store:
+            store.write("tilt_series/aligned", series, record=Record("film"), chunks={"tilt": 1})
+    with connect(workers=2, memory_limit="4GiB"):
+        pipeline.scan(path, **SCAN)  # computes what is not there
+    with Store.open(path) as store:
+        return store.read("volume").load()
+
+
+def inside_field(series: xr.Dataset) -> np.ndarray:
+    """Measured pixels whose rays stay in the field's columns through the whole thickness of the film, in ``ROWS``."""
+    first, last = ((row - 1 - ORIGIN[1]) * VOXEL for row in ROWS)
+    u, v = np.meshgrid(series["x"].values, series["y"].values)
+    low, high = series["x"].values[[0, -1]]
+    stays = series["mask"].values.copy()
+    for tilt, r in enumerate(matrices_from_euler(series["angles"].values)):
+        for z in (-SCAN["thickness"] / 2, SCAN["thickness"] / 2):  # type: ignore[operator]
+            w = (z - r[0, 2] * u - r[1, 2] * v) / r[2, 2]
+            x, y = (r[0, i] * u + r[1, i] * v + r[2, i] * w for i in (0, 1))
+            stays[tilt] &= (x >= low) & (x <= high) & (y >= first) & (y <= last)
+    return stays
+
+
+def images_of(positions: np.ndarray, series: xr.Dataset, heights: Any, sigmas: Any) -> np.ndarray:
+    """Projections of Gaussian atoms as the series sees them."""
+    return project_atoms(
+        positions,
+        series["angles"].values,
+        heights=heights,
+        sigmas=sigmas,
+        x=series["x"].values,
+        y=series["y"].values,
+        pixel_size=float(series["pixel_size"]),
+    )
+
+
+def r_inside(calculated: np.ndarray, series: xr.Dataset) -> float:
+    """R over the rays inside the field, mean over tilts."""
+    return float(np.nanmean(r_factor(calculated, series["images"].values, inside_field(series))))
+
+
+def best_gaussians(positions: np.ndarray, series: xr.Dataset) -> tuple[float, float]:
+    """Height and sigma (Angstrom), the same for all atoms, that explain the rays inside the field best (squares)."""
+    where = inside_field(series)
+    measured = series["images"].values[where]
+    fits = []
+    for sigma in np.arange(0.60, 0.84, 0.02):
+        one = images_of(positions, series, 1.0, sigma)[where]
+        height = float(one @ measured / (one @ one))
+        fits.append((float(((height * one - measured) ** 2).sum()), height, float(sigma)))
+    return min(fits)[1:]
+
+
+def of_model(atoms: xr.Dataset, series: xr.Dataset, heights: str = "type", own_tilts: bool = False) -> np.ndarray:
+    """Projections of refined atoms with their tails, (tilt, y, x).
+
+    Of the height of their types or each of its own (``intensity``); at the angles of the series, or where and as
+    bright as the refinement has its tilts.
+    """
+    size = float(series["pixel_size"])
+    peaks = atoms["intensity"].values if heights == "atom" else np.array(atoms.attrs["type_heights"])[atoms["type"] - 1]
+    sigmas = np.sqrt(atoms["b_factor"].values / 8.0) / np.pi
+    parts = [(1.0 - sum(atoms.attrs["tails"]), sigmas)]
+    for part, blur in zip(atoms.attrs["tails"], atoms.attrs["tail_blurs"], strict=True):
+        parts.append((part * (sigmas / (wide := np.hypot(sigmas, blur * size))) ** 3, wide))
+
+    def seen(series: xr.Dataset) -> np.ndarray:
+        return sum(images_of(atoms["position"].values, series, part * peaks, wide) for part, wide in parts)
+
+    if not own_tilts:
+        return seen(series)
+    tilts = [
+        series.isel(tilt=[i])
+        .assign(angles=(("tilt", "euler"), atoms["angles"].values[[i]]))
+        .assign_coords(x=series["x"] - x * size, y=series["y"] - y * size)
+        for i, (y, x) in enumerate(atoms["shift"].values)
+    ]
+    return np.concatenate([seen(tilt) for tilt in tilts]) * atoms["gain"].values[:, None, None]
+
+
+def agreement(atoms: xr.Dataset, known: np.ndarray, volume: xr.Dataset) -> dict[str, Any]:
+    """Atoms against known positions in the published support, rows <= 116."""
+    support = published_film.published(os.environ["AETDIST_DATA"])["support"]
+    columns = volume["support"].any("z").values
+
+    def compared(positions: np.ndarray) -> xr.Dataset:
+        there = published_film.inside(positions, support)
+        there &= published_film.above(positions, columns, volume)
+        return published_film.as_atoms(positions[there])
+
+    found = compare_atoms(compared(atoms["position"].values), compared(known), tolerance=0.75).to_dict()
+    return {key: found[key] for key in ("f1", "recall", "precision", "rms", "rms_x", "rms_y", "rms_z")}
+
+
+def solved(series: xr.Dataset, options: Any, **refinement: Any) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Volume, traced and refined atoms of a film, all of one type."""
+    given, volume = options or {}, scanned(series)
+    traced = aet.trace_atoms(volume, **given.get("trace", {}))
+    refined = aet.refine_atoms(series, traced, volume=volume, **(refinement | given.get("refine", {})))
+    return volume, traced, refined
+
+
+def film(seed: int = 0, options: Any = None) -> dict[str, Any]:
+    """The measured film: its atoms against the published ones, and how well they explain the rays inside the field."""
+    series = measured_series()
+    known = published_film.published(os.environ["AETDIST_DATA"])["positions"]
+    height, sigma = best_gaussians(known, series)
+    figures: dict[str, Any] = {
+        "rays_inside": float(inside_field(series).sum() / series["mask"].values.sum()),
+        "published": {
+            "r_inside": r_inside(images_of(known, series, height, sigma), series),
+            "height": height,
+            "sigma": sigma,
+        },
+    }
+    for heights in ("type", "atom"):
+        watch = Stopwatch()
+        volume, traced, refined = solved(series, options, heights=heights)
+        figures["traced"] = agreement(traced, known, volume) | {"r_volume": float(volume["r_factor"][-1].mean())}
+        figures[f"a height per {heights}"] = agreement(refined, known, volume) | explained(refined, series, heights)
+        figures[f"a height per {heights}"] |= watch.read()
+    started = published_film.as_atoms(known)
+    refined = aet.refine_atoms(series, started, volume=volume, heights="type", curate=False)
+    figures["published, refined"] = agreement(refined, known, volume) | explained(refined, series, "type")
+    kept = np.setdiff1d(np.arange(series.sizes["tilt"]), HELD_OUT)
+    _, _, refined = solved(series.isel(tilt=kept), options, heights="atom")
+    left_out = series.isel(tilt=list(HELD_OUT))
+    figures["a height per atom, held-out tilts"] = {"r_inside": r_inside(of_model(refined, left_out, "atom"), left_out)}
+    return figures
+
+
+def explained(refined: xr.Dataset, series: xr.Dataset, heights: str) -> dict[str, float]:
+    """R of the model over the rays inside the field: tilts as they came, and as the refinement has them."""
+    return {
+        "atoms": refined.sizes["atom"],
+        "r_inside": r_inside(of_model(refined, series, heights), series),
+        "r_inside_refined_tilts": r_inside(of_model(refined, series, heights, own_tilts=True), series),
+        "r": float(refined.attrs["R"]),
+    }
+
+
+def continued(positions: np.ndarray, reach: float) -> np.ndarray:
+    """Atoms of the field, and their mirror images at its edges as far as `reach` (Angstrom) beyond them."""
+    low = np.array([-ORIGIN[0] - 0.5, -ORIGIN[1] - 0.5]) * VOXEL
+    high = np.array([ORIGIN[0] + 0.5, published_film.ROWS + 2 - ORIGIN[1] - 0.5]) * VOXEL  # the cut at row 118
+    everything = positions
+    for axis in (0, 1):
+        for edge, beyond in ((low[axis], -1), (high[axis], 1)):
+            image = everything.copy()
+            image[:, axis] = 2 * edge - image[:, axis]
+            off = beyond * (image[:, axis] - edge)
+            image = image[(off > 0) & (off <= reach)]
+            apart = cKDTree(everything).query(image)[0] >= NEAREST
+            everything = np.concatenate([everything, image[apart]])
+    return everything
+
+
+def noise_like(residual: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Images with the residual's power spectrum tilt by tilt, (tilt, y, x), and random phases."""
+    noise = np.empty_like(residual)
+    for i, (image, measured) in enumerate(zip(residual, mask, strict=True)):
+        amplitude = np.abs(np.fft.rfft2(np.where(measured, image, 0.0))) / np.sqrt(measured.mean())
+        phases = np.fft.rfft2(random.normal(size=image.shape))
+        noise[i] = np.fft.irfft2(amplitude * phases / np.abs(phases), image.shape)
+    return noise
+
+
+def synthetic_series(seed: int) -> tuple[xr.Dataset, np.ndarray]:
+    """The published atoms, continued beyond the field, seen and disturbed as the measured film is; and the atoms."""
+    measured = measured_series()
+    volume = scanned(measured)
+    known = published_film.published(os.environ["AETDIST_DATA"])["positions"]
+    height, sigma = best_gaussians(known, measured)
+    mask, images = measured["mask"].values, measured["images"].values
+    residual = images - reprojection(volume, measured)
+    whole = continued(known, reach=100.0)
+    clean = images_of(whole, measured, height, sigma)
+    noisy = clean + noise_like(residual, mask, np.random.default_rng(seed))
+    series = measured.assign(images=(("tilt", "y", "x"), np.where(mask, noisy, 0.0).astype(np.float32)))
+    return with_units(series, TILT_SERIES), whole
+
+
+def reprojection(volume: xr.Dataset, series: xr.Dataset) -> np.ndarray:
+    """Projections (tilt, y, x) of a volume where the series has its pixels."""
+    from aetdist.project import ParallelProjector
+    from aetdist.reconstruct.grid import Field
+
+    first = tuple(round(float(volume[axis][0]) / VOXEL) for axis in "zyx")
+    density = np.ascontiguousarray(volume["density"].values)
+    return ParallelProjector(Field.of(series).geometry(first, density.shape), 1).forward(density)
+
+
+def synthetic_film(seed: int = 0, options: Any = None) -> dict[str, Any]:
+    """A film of known atoms with the measured one's geometry, mask and noise."""
+    series, known = synthetic_series(seed)
+    figures: dict[str, Any] = {"taken": {"atoms": len(known), "seed": seed}}
+    for heights in ("type", "atom"):
+        volume, traced, refined = solved(series, options, heights=heights)
+        figures["traced"] = agreement(traced, known, volume) | {"r_volume": float(volume["r_factor"][-1].mean())}
+        figures[f"a height per {heights}"] = agreement(refined, known, volume) | explained(refined, series, heights)
+    return figures
