@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from ._kernels import push
+from ._kernels import add_products, push
 from .tails import MOST, Tails, blurred
 from .tilts import Group, Model, Series, itself
 
@@ -115,12 +115,7 @@ def type_equations(
             spread = [b - predicted for b in blurred(predicted, tails)]
             columns[-len(spread) :] = spread
             predicted = predicted + sum(p * c for p, c in zip(tails.parts.astype(np.float32), spread, strict=True))
-        root = np.sqrt(weights).ravel()
-        flat = (columns.reshape(m, -1) * root).astype(np.float64)
-        residual = ((image - predicted).ravel() * root).astype(np.float64)
-        normal += flat @ flat.T
-        vector += flat @ residual
-        misfit += float(residual @ residual)
+        misfit += add_products(columns, image - predicted, weights, normal, vector)
     return normal, vector, misfit
 
 
@@ -211,14 +206,13 @@ def weighted(group: Group, model: Model, noise: Noise) -> Group:
 
 
 def _overlap(group: Group, model: Model) -> np.ndarray:
-    sums = np.empty((len(group.numbers), 2))
+    """Of every tilt: weighted products of the image with its prediction, and of this with itself, (t, 2)."""
+    sums = np.zeros((len(group.numbers), 2))
     for t, (image, weights) in enumerate(zip(group.images, group.weights, strict=True)):
-        predicted = group.predicted(t, model) / group.gains[t]
-        weighted_image = weights * predicted
-        sums[t] = (
-            np.vdot(weighted_image.astype(np.float64), image),
-            np.vdot(weighted_image.astype(np.float64), predicted),
-        )
+        predicted = group.predicted(t, model) / np.float32(group.gains[t])
+        vector, normal = np.zeros(1), np.zeros((1, 1))
+        add_products(predicted[None], image, weights, normal, vector)
+        sums[t] = vector[0], normal[0, 0]
     return sums
 
 

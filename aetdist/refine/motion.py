@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from ..geometry import euler_from_matrices, remove_common_motion
-from ._kernels import push
+from ._kernels import add_products, push
 from .descent import Bounds
 from .imaging import Noise, correlation_area, fit_gains, fit_noise, scaled
 from .tails import Tails, less_background, without_tails
@@ -74,9 +74,8 @@ def motion_steps(group: Group, model: Model) -> np.ndarray:
         for column, (vx, vy) in zip(columns, ways, strict=False):
             push(*seen, np.stack([vx, vy, still, still], axis=1), column)
         push(*seen, itself(n), columns[5])  # its brightness is free too, so that a wrong one turns nothing
-        root = np.sqrt(weights)
-        flat = np.array([(c * root).ravel() for c in columns], dtype=np.float64)
-        normal, vector = flat @ flat.T, flat @ ((image - columns[5]) * root).ravel()
+        normal, vector = np.zeros((6, 6)), np.zeros(6)
+        add_products(columns, image - columns[5], weights, normal, vector)
         scale = np.sqrt(np.maximum(np.diag(normal), 1e-300))
         step = np.linalg.lstsq(normal / scale[:, None] / scale, vector / scale, rcond=1e-6)[0] / scale
         steps[t] = step[:5]
