@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from ..geometry import euler_from_matrices, remove_common_motion
 from ._kernels import add_products, push
 from .descent import Bounds
-from .imaging import Noise, correlation_area, fit_gains, fit_noise, scaled
+from .imaging import Noise, fit_gains, fit_noise
 from .tails import Tails, less_background, without_tails
 from .tilts import Group, Model, Series, itself
 
@@ -116,16 +116,14 @@ class Tilts:
         if self.move and self.area < _WHITE:
             images, self.gains = fit_gains(images, model, len(self.start))
             self.motion = fit_motion(images, model, self.motion, self.start)
-            images = self.weighted(images.changed(moved, self.corner, self.motion), model)
+            images = images.changed(moved, self.corner, self.motion)
         log.info("residuals: %s, correlated over %.2f pixels", self.noise, self.area)
         return images
 
     def weighted(self, images: Series, model: Model) -> Series:
         """Computes: the images weighted by the noise that this model leaves."""
         if self.weigh:
-            images, self.noise = fit_noise(images, model)
-            self.area = correlation_area(images, model)
-            images = images.changed(scaled, 1.0 / self.area)
+            images, self.noise, self.area = fit_noise(images, model)
         return images
 
     def bounds(self, anchor: np.ndarray, reach: float, prior: float) -> Bounds:
