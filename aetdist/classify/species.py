@@ -81,8 +81,8 @@ def classify_atoms(
     The intensity of a type changes from place to place (thickness, missing wedge). Every atom therefore takes
     the type t with the least L2 norm ||p - m_t||, p the density in its box, m_t the mean of it over the atoms
     of type t within `radius`, all at once and again until nothing changes. The norm is that of :func:`whitened`
-    densities, which parts types better than the bare one: in two simulated packings of 19,000 atoms a quarter
-    of the wrong types became right. Where this turns in a circle
+    densities, which parts types better than the bare one: of a simulated packing of 19,000 atoms a fifth to a
+    half of the wrong types became right. Where this turns in a circle
     (`converged` False), the state of the circle with the least sum of norms is taken.
 
     References
