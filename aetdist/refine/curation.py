@@ -143,8 +143,9 @@ def curate_atoms(
         images = tilts.weighted(images, atoms.model)
         descent = _settled(images, atoms, tilts.bounds(atoms.anchor, reach, prior))
         kept, higher, model = without_doubles(descent.model, _ONE_PLACE * minimum_distance)
-        atoms = atoms.moved(model)
-        atoms.origin[higher] = "merged"
+        origin = atoms.origin.copy()
+        origin[higher] = "merged"
+        atoms = replace(atoms, model=model, origin=origin)
         high = model.heights >= lowest_height(mixture_of_types(model.heights[kept], atoms.types[kept]))
         given_up = np.concatenate([given_up, model.positions[kept & ~high]])
         merged, deleted = merged + len(higher), deleted + int((kept & ~high).sum())

@@ -189,7 +189,6 @@ def probabilities(heights: np.ndarray, mixture: Mixture, rejected: np.ndarray) -
         scale = max(float(np.sqrt(np.mean(rejected**2))), 1e-6 * float(mixture.means[0]))
         false = len(rejected) * np.sqrt(2.0 / np.pi) / scale * np.exp(-0.5 * (heights / scale) ** 2)
     nearest = np.eye(len(mixture.means))[mixture.types(heights)] * tail  # far from everything: what is nearest
-    density = density + nearest
-    whole = density.sum(axis=1) + false
-    types = density / density.sum(axis=1, keepdims=True)
-    return density.sum(axis=1) / whole, types
+    whole = (density + nearest).sum(axis=1)
+    types = n * mixture.densities(mixture.between(heights)) + nearest
+    return whole / (whole + false), types / types.sum(axis=1, keepdims=True)
