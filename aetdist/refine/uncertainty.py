@@ -124,12 +124,14 @@ def score_products(
     return total
 
 
-def solve_linear(series: Series, model: Model, free: Free, inverse: np.ndarray, right: np.ndarray) -> np.ndarray:
+def solve_linear(
+    series: Series, model: Model, free: Free, inverse: np.ndarray, right: np.ndarray, iterations: int = _ITERATIONS
+) -> np.ndarray:
     """The change (n, 5) that J^T W J takes to `right`, after some conjugate gradients."""
     solution, residual = np.zeros_like(right), right.copy()
     step = np.einsum("nij,nj->ni", inverse, residual)
     direction, slope = step, free.dot(residual, step)
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         image = free.shared(np.asarray(sum(series.map(curved, model, direction))))
         bent = free.dot(direction, image)
         if not (slope > 0 and bent > 0):

@@ -182,7 +182,7 @@ def test_solve_linear__equals_a_dense_solve(case: Any, noisy: Series, sharing: s
         sharing
     ]
     right = free.shared(np.random.default_rng(5).normal(size=(n, 5)))
-    found = solve_linear(noisy, model, free, inverse_bend(noisy, model, free), right)
+    found = solve_linear(noisy, model, free, inverse_bend(noisy, model, free), right, iterations=12)
     spread = spread_of(free, n)
     dense = np.array([
         np.asarray(sum(noisy.map(curved, model, column.reshape(n, 5)))).ravel() for column in np.eye(5 * n)
