@@ -19,7 +19,7 @@ from aetdist.io import Record, Store
 from aetdist.project.atoms import render_atoms
 from aetdist.schema import VOLUME, with_units
 
-ATOMS = (12_000, 25_000, 50_000, 100_000)
+ATOMS = (25_000, 50_000, 100_000)
 DENSITY = 0.060  # atoms per cubic Angstrom, as `nanoparticle` packs these elements
 TILTS = np.linspace(-70.0, 70.0, 55)
 NOISE = 0.03  # of a voxel, of the lowest atoms' height
