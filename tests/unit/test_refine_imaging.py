@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from aetdist.geometry import centred_coordinates, euler_from_matrices, matrices_from_euler, remove_common_motion
 from aetdist.project.atoms import project_atoms
-from aetdist.refine.imaging import correlation_area, fit_gains, fit_noise, fit_types, with_gains
+from aetdist.refine.imaging import fit_gains, fit_noise, fit_types, with_gains
 from aetdist.refine.motion import Motion, Tilts, fit_motion, moved
 from aetdist.refine.results import difference_map, r_factor
 from aetdist.refine.tails import Tails, less_background, shown, without_tails
@@ -117,7 +117,7 @@ def test_fit_noise__gain_and_floor(true: Any, gain: float, floor: float) -> None
     model, _ = true
     images = images_of(model)
     mask = np.random.default_rng(1).random(images.shape) < 0.8
-    series, noise = fit_noise(Series.of(as_series(noisy(images, gain, floor), mask)), model)
+    series, noise, _ = fit_noise(Series.of(as_series(noisy(images, gain, floor), mask)), model)
     least = 0.01 * images.max() * gain
     assert noise.gain == pytest.approx(gain, rel=0.1, abs=0.003)
     assert noise.floor == pytest.approx(max(floor, least), rel=0.1, abs=0.003)
@@ -132,7 +132,7 @@ def test_fit_noise__gain_and_floor(true: Any, gain: float, floor: float) -> None
 def test_fit_noise__without_noise_weighs_evenly(true: Any) -> None:
     model, _ = true
     for images in (images_of(model), np.zeros((len(ANGLES), N, N))):
-        series, noise = fit_noise(Series.of(as_series(images)), model)
+        series, noise, _ = fit_noise(Series.of(as_series(images)), model)
         assert noise.gain >= 0 and noise.floor > 0
         assert np.isfinite(joined(series, "weights")).all()
 
@@ -144,7 +144,7 @@ def test_correlation_area__of_white_and_of_blurred_noise(true: Any, blur: float)
     noise = np.random.default_rng(2).normal(0, 0.3, (len(ANGLES), N, N))
     noise = np.array([ndimage.gaussian_filter(n, blur, mode="wrap") for n in noise]) if blur else noise
     kernel = ndimage.gaussian_filter(np.pad([[1.0]], 15), blur) if blur else np.ones((1, 1))
-    area = correlation_area(Series.of(as_series(images_of(model) + noise)), model)
+    area = fit_noise(Series.of(as_series(images_of(model) + noise)), model)[2]
     assert area == pytest.approx(1.0 / np.sum(kernel**2), rel=0.12)
 
 
@@ -155,8 +155,8 @@ def test_correlation_area__of_pixels_that_were_measured(true: Any) -> None:
     mask[:, 10:20, 5:30] = False
     mask[4] = False
     images[~mask] = 100.0
-    assert correlation_area(Series.of(as_series(images, mask)), model) == pytest.approx(1.0, abs=0.12)
-    assert correlation_area(Series.of(as_series(images_of(model) * 0, np.zeros_like(mask))), model) == 1.0
+    assert fit_noise(Series.of(as_series(images, mask)), model)[2] == pytest.approx(1.0, abs=0.12)
+    assert fit_noise(Series.of(as_series(images_of(model) * 0, np.zeros_like(mask))), model)[2] == 1.0
 
 
 # -- tails and background ------------------------------------------------------------------------------
