@@ -120,7 +120,7 @@ def type_equations(
         residual = ((image - predicted).ravel() * root).astype(np.float64)
         normal += flat @ flat.T
         vector += flat @ residual
-        misfit += float(residual @ residual)
+        misfit += float(np.einsum("i,i->", residual, residual))  # BLAS adds in an order that depends on its threads
     return normal, vector, misfit
 
 
@@ -214,11 +214,8 @@ def _overlap(group: Group, model: Model) -> np.ndarray:
     sums = np.empty((len(group.numbers), 2))
     for t, (image, weights) in enumerate(zip(group.images, group.weights, strict=True)):
         predicted = group.predicted(t, model) / group.gains[t]
-        weighted_image = weights * predicted
-        sums[t] = (
-            np.vdot(weighted_image.astype(np.float64), image),
-            np.vdot(weighted_image.astype(np.float64), predicted),
-        )
+        for column, other in enumerate((image, predicted)):
+            sums[t, column] = np.einsum("yx,yx,yx->", weights, predicted, other, dtype=np.float64)
     return sums
 
 
