@@ -11,7 +11,8 @@ from .descent import Free, inverse_bend, regular_inverse
 from .tilts import Group, Model, Series, bend
 from .types import Mixture
 
-_SAMPLES = 2
+_SAMPLES, _MOST_SAMPLES = 2, 20  # of the noise
+_ATOMS = 500  # of all samples together: so many tell a variance to the root of 2 / 500
 _ITERATIONS = 10  # of the linear solution of each sample
 
 
@@ -66,13 +67,14 @@ def position_error(images: Series, model: Model, free: Free, seed: int, frame: n
     bound = np.einsum("nii->ni", own)
     inverse = inverse_bend(images, model, free)
     left, spread = np.zeros(3), np.zeros(3)
-    for sample in range(_SAMPLES):
+    samples = int(np.clip(-(-_ATOMS // len(model.heights)), _SAMPLES, _MOST_SAMPLES))
+    for sample in range(samples):
         noise = (seed, sample)
         right = free.shared(np.asarray(sum(images.map(noise_gradient, model, noise))))
         change = solve_linear(images, model, free, inverse, right)
         scores = np.asarray(sum(images.map(score_products, model, noise, change)))
-        spread += np.mean(change[:, :3] ** 2 / np.maximum(bound, 1e-300), axis=0) / _SAMPLES
-        left += _mean_ratio(own @ scores @ own, bound) / _SAMPLES
+        spread += np.mean(change[:, :3] ** 2 / np.maximum(bound, 1e-300), axis=0) / samples
+        left += _mean_ratio(own @ scores @ own, bound) / samples
     scores = np.asarray(sum(images.map(score_products, model)))
     variance = np.einsum("nii->ni", own @ scores @ own) / np.maximum(left, 1e-30)
     return PositionError(
