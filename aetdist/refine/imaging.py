@@ -133,8 +133,15 @@ def with_gains(group: Group, gains: np.ndarray) -> Group:
     return replace(group, gains=gains[group.numbers])
 
 
-def fit_noise(series: Series, model: Model) -> tuple[Series, Noise, float]:
+def fit_noise(series: Series, model: Model, *, uniform: bool = False) -> tuple[Series, Noise, float]:
     """Computes: the noise from what the model does not explain, and the series weighted by it.
+
+    Parameters
+    ----------
+    series : Series
+    model : Model
+    uniform : bool
+        All pixels have the same variance.
 
     Returns
     -------
@@ -153,7 +160,8 @@ def fit_noise(series: Series, model: Model) -> tuple[Series, Noise, float]:
     """
     top = max(series.map(_brightest))
     parts = series.map(_residuals, model, top)
-    noise = _line(sum(part[0] for part in parts), top)
+    bins = np.asarray(sum(part[0] for part in parts))
+    noise = _line(bins.sum(axis=0, keepdims=True) if uniform else bins, top)
     area = _area(sum(part[1] for part in parts))
     return series.changed(weighted, model, noise, 1.0 / area), noise, area
 
@@ -165,6 +173,8 @@ def _line(sums: np.ndarray, top: float) -> Noise:
     intensity, square = intensity / count, square / count
     if not len(count) or not square.max() > 0:
         return Noise(0.0, 1.0)
+    if len(sums) == 1:
+        return Noise(0.0, float(square[0]))
     gain, floor = 0.0, float(np.average(square, weights=count))
     for _ in range(3):  # weights from the variances of the averages, 2 v^2 / n
         spread = np.maximum(gain * intensity + floor, 1e-3 * square.max()) / np.sqrt(count)

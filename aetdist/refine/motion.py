@@ -94,7 +94,7 @@ class Tilts:
     background : float
         Angstrom; what is smoother than that and not predicted is background. 0 for none.
     noise : bool
-        Weigh pixels by the noise that the model leaves.
+        Weigh pixels by the noise that the model leaves, not all alike.
     """
 
     def __init__(self, series: xr.Dataset, *, move: bool, background: float, noise: bool) -> None:
@@ -122,8 +122,7 @@ class Tilts:
 
     def weighted(self, images: Series, model: Model) -> Series:
         """Computes: the images weighted by the noise that this model leaves."""
-        if self.weigh:
-            images, self.noise, self.area = fit_noise(images, model)
+        images, self.noise, self.area = fit_noise(images, model, uniform=not self.weigh)
         return images
 
     def bounds(self, anchor: np.ndarray, reach: float, prior: float) -> Bounds:

@@ -61,7 +61,7 @@ def fit_mixture(heights: np.ndarray, start: Mixture) -> Mixture:
     than one percent of the mean height.
     """
     parts, means, spreads = start
-    outlier = _OUTLIERS / max(float(np.ptp(heights)), 1e-30)
+    outlier = _OUTLIERS / max(float(np.ptp(heights)), _LEAST_SPREAD * float(np.abs(heights).max()), 1e-30)
     for _ in range(_ROUNDS):
         density = Mixture(parts, means, spreads).densities(heights)
         share = density / (density.sum(axis=1, keepdims=True) + outlier)

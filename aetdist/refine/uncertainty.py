@@ -12,6 +12,7 @@ from .tilts import Group, Model, Series, bend
 from .types import Mixture
 
 _ENOUGH = 4000  # atoms whose samples of noise say what noise does on the average
+_MOST_SAMPLES = 20
 _ITERATIONS = 8  # of the linear solution of each sample
 
 
@@ -66,7 +67,7 @@ def position_error(images: Series, model: Model, free: Free, seed: int, frame: n
     bound = np.einsum("nii->ni", own)
     inverse = inverse_bend(images, model, free)
     left, spread = np.zeros(3), np.zeros(3)
-    samples = -(-_ENOUGH // len(bound))
+    samples = min(-(-_ENOUGH // len(bound)), _MOST_SAMPLES)
     for sample in range(samples):
         noise = (seed, sample)
         right = free.shared(np.asarray(sum(images.map(noise_gradient, model, noise))))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,6 +111,33 @@ def test_fit_gains__brightness_of_tilts(true: Any) -> None:
     again, same = fit_gains(series.changed(with_gains, np.full(len(ANGLES), 1.3)), model, len(ANGLES))
     np.testing.assert_allclose(same, found, rtol=1e-5)  # wherever it begins
     assert again.groups[0].gains[0] == same[0]
+
+
+ONE_SUM = """\
+import numpy as np, xarray as xr
+from aetdist.refine.imaging import fit_gains, fit_types
+from aetdist.refine.tilts import Model, Series
+from aetdist.simulate import simulate_tilt_series
+position = np.random.default_rng(0).uniform(-25, 25, (40, 3))
+atoms = xr.Dataset({"position": (("atom", "axis"), position)})
+series = simulate_tilt_series(atoms, [-50.0, 0.0, 50.0], pixel_size=0.4, sigma=0.6, field=(150, 150), dose=1e4, seed=1)
+images, model = Series.of(series), Model(position + 0.03, np.ones(40), np.full(40, 0.5))
+typed, _ = fit_types(images, model, np.arange(40) % 2)
+print(*(v.hex() for v in (*typed.heights[:2], *typed.sigmas[:2], *fit_gains(images, typed, 3)[1])))
+"""
+
+
+def test_fits__do_not_depend_on_the_threads_of_blas() -> None:
+    """An inner product of more than 10 000 pixels is summed by BLAS in as many parts as it has threads."""
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", ONE_SUM],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+            cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }  # fmt: skip
+    assert len(said) == 1 and len(said.pop().split()) == 7
 
 
 # -- noise ---------------------------------------------------------------------------------------------
