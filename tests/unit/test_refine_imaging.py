@@ -148,12 +148,12 @@ def test_fit_noise__gain_and_floor(true: Any, gain: float, floor: float) -> None
     model, _ = true
     images = images_of(model)
     mask = np.random.default_rng(1).random(images.shape) < 0.8
-    series, noise, _ = fit_noise(Series.of(as_series(noisy(images, gain, floor), mask)), model)
+    series, noise, area = fit_noise(Series.of(as_series(noisy(images, gain, floor), mask)), model)
     least = 0.01 * images.max() * gain
     assert noise.gain == pytest.approx(gain, rel=0.1, abs=0.003)
     assert noise.floor == pytest.approx(max(floor, least), rel=0.1, abs=0.003)
     weights = joined(series, "weights")
-    np.testing.assert_allclose(weights[mask], 1 / (noise.gain * images + noise.floor)[mask], rtol=2e-3)
+    np.testing.assert_allclose(weights[mask], 1 / (area * (noise.gain * images + noise.floor))[mask], rtol=2e-3)
     assert (weights[~mask] == 0).all()
     if floor:
         left = joined(series, "images") - images
