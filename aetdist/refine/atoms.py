@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -27,6 +27,12 @@ from .uncertainty import position_error
 FIRST_SIGMA = 0.55  # Angstrom: width that the first fit of the types begins with
 _FIRST_STEPS = 8  # of that fit
 _ROUNDS = 4  # in which positions alternate with what all atoms of a type share
+_WORDS: dict[str, tuple[str, ...]] = {
+    "heights": ("auto", "type", "atom"),
+    "widths": ("auto", "type", "atom"),
+    "solver": ("conjugate_gradients", "published"),
+    "weights": ("noise", "uniform"),
+}
 _OWN_HEIGHTS = 6  # iterations that give every atom its own height, for its type and its probability
 
 
@@ -63,7 +69,8 @@ def refine_atoms(
         VOLUME that the atoms were traced in. What it holds outside its `support` is taken off the images, and pixels
         that see mostly that do not count.
     iterations : int
-        Of the last refinement, after curation.
+        Of the last refinement, after curation; at most so many. A quarter of them ends when the misfit falls by less
+        than 1e-4 of itself (not with "published").
     heights, widths : {"auto", "type", "atom"}
         One height, one width for all atoms of a type, or for each atom; "auto" takes the latter where
         it explains more than so many numbers explain of noise (Akaike's criterion).
@@ -89,9 +96,9 @@ def refine_atoms(
     maximum_move : float
         Angstrom; no atom moves further from where it was traced or added.
     edits : str, Path or sequence of Edit, optional
-        Changes by hand (`read_edits`), made after curation; the last refinement follows.
+        Changes by hand, a CSV file (`read_edits`) or what it holds; made after curation, the last refinement follows.
     seed : int
-        Of the bootstrap that tells the error bars.
+        Of the noise that is sent through the equations of the error bars.
 
     Returns
     -------
@@ -100,8 +107,10 @@ def refine_atoms(
         (atom, axis), `probability`, `type_probability`, `unresolved`, `origin`; `r_factor` (iteration, tilt) and
         `round_r` (iteration,), first one before anything was refined; `difference_before` and `difference_after`
         (y, x); `angles` (tilt, euler), `shift` (tilt, [y, x]) in pixels and `gain` (tilt,), what was refined
-        of the tilts. Attributes: `R` (eq. 4), `R1`, `type_heights`, `type_sigmas` (Angstrom), `noise_gain`,
-        `noise_floor`, `cramer_rao` (Angstrom), `crowding`, `n_added`, `n_deleted`, `n_merged`, `n_retyped`.
+        of the tilts. Attributes: `R` (eq. 4), `R1`, `type_heights`, `type_sigmas` (Angstrom), `heights` and `widths`
+        ("type" or "atom", what was chosen), `tails` (part of an atom's intensity in each), `tail_blurs` (pixels),
+        `cramer_rao` (Angstrom), `crowding`, `tilt_disagreement`, `n_added`, `n_deleted`, `n_merged`, `n_retyped`;
+        `edits` (rows), if there were any.
 
     Raises
     ------
@@ -126,7 +135,18 @@ def refine_atoms(
     ----------
     .. [1] Y. Yang et al., Nature 592, 60-64 (2021), Methods.
     """
-    check_options(iterations, curation_rounds, minimum_distance, maximum_move)
+    check_options(
+        heights=heights,
+        widths=widths,
+        solver=solver,
+        weights=weights,
+        iterations=iterations,
+        curation_rounds=curation_rounds,
+        prior=prior,
+        minimum_distance=minimum_distance,
+        maximum_move=maximum_move,
+        background=background,
+    )
     changes = read_edits(edits) if isinstance(edits, (str, Path)) else tuple(edits or ())
     series = checked_series(tilt_series)
     positions, types = checked_atoms(atoms, volume, series)
@@ -187,16 +207,22 @@ def refine_atoms(
     return with_units(result.assign(beside).assign_coords(tilt=series["tilt"].values), ATOMS)
 
 
-def check_options(iterations: int, curation_rounds: int, minimum_distance: float, maximum_move: float) -> None:
-    """Refuse numbers that no refinement can use.
+def check_options(**options: Any) -> None:
+    """Refuse words that `refine_atoms` does not know, and numbers that no refinement can use.
 
     Raises
     ------
     InputError
     """
-    for name, value in (("iterations", iterations), ("curation_rounds", curation_rounds)):
-        if not (float(value).is_integer() and value >= 1):
-            raise InputError(f"{name} came as {value}; needed is a whole number of 1 or more.")
-    for name, length in (("minimum_distance", minimum_distance), ("maximum_move", maximum_move)):
-        if not 0 < length < np.inf:
-            raise InputError(f"{name} came as {length}; needed is a length in Angstrom above 0.")
+    for name, value in options.items():
+        if name in _WORDS:
+            if value not in _WORDS[name]:
+                raise InputError(f"{name} came as {value!r}; needed is one of {', '.join(_WORDS[name])}.")
+        elif name in ("iterations", "curation_rounds"):
+            if not (float(value).is_integer() and value >= 1):
+                raise InputError(f"{name} came as {value}; needed is a whole number of 1 or more.")
+        elif name == "background":
+            if not 0 <= value < np.inf:
+                raise InputError(f"background came as {value}; needed is a length in Angstrom, or 0 to take none off.")
+        elif not 0 < value or (value == np.inf and name != "prior"):
+            raise InputError(f"{name} came as {value}; needed is a length in Angstrom above 0.")

@@ -160,12 +160,12 @@ def steepest_descent(
 
     Notes
     -----
-    r <- r - g / c with c the mean of the largest second derivatives by atoms' positions (ln H, ln sigma likewise),
-    for all atoms the same; see `conjugate_gradients` for the arguments.
+    r <- r - g / c with c the largest of all second derivatives by atoms' positions (ln H, ln sigma likewise), for all
+    atoms the same: with a smaller one the heaviest atoms would overshoot. See `conjugate_gradients` for the arguments.
     """
     blocks = np.asarray(sum(series.map(bend, model)))
     diagonal = np.einsum("nii->ni", blocks)
-    curvature = np.array([diagonal[:, :3].max(axis=1).mean()] * 3 + [diagonal[:, 3].mean(), diagonal[:, 4].mean()])
+    curvature = np.array([diagonal[:, :3].max()] * 3 + [diagonal[:, 3].max(), diagonal[:, 4].max()])
     r_factors: list[np.ndarray] = []
     misfits: list[float] = []
     for iteration in range(iterations + 1):
