@@ -70,7 +70,8 @@ def refine_atoms(
         VOLUME that the atoms were traced in. What it holds outside its `support` is taken off the images, and pixels
         that see mostly that do not count.
     iterations : int
-        Of the last refinement, after curation.
+        Of the last refinement, after curation; at most so many. A quarter of them ends when the misfit falls by less
+        than 1e-4 of itself (not with "published").
     heights, widths : {"auto", "type", "atom"}
         One height, one width for all atoms of a type, or for each atom; "auto" takes the latter where
         it explains more than so many numbers explain of noise (Akaike's criterion).
@@ -96,9 +97,9 @@ def refine_atoms(
     maximum_move : float
         Angstrom; no atom moves further from where it was traced or added.
     edits : str, Path or sequence of Edit, optional
-        Changes by hand (`read_edits`), made after curation; the last refinement follows.
+        Changes by hand, a CSV file (`read_edits`) or what it holds; made after curation, the last refinement follows.
     seed : int
-        Of the bootstrap that tells the error bars.
+        Of the noise that is sent through the equations of the error bars.
 
     Returns
     -------
@@ -107,8 +108,10 @@ def refine_atoms(
         (atom, axis), `probability`, `type_probability`, `unresolved`, `origin`; `r_factor` (iteration, tilt) and
         `round_r` (iteration,), first one before anything was refined; `difference_before` and `difference_after`
         (y, x); `angles` (tilt, euler), `shift` (tilt, [y, x]) in pixels and `gain` (tilt,), what was refined
-        of the tilts. Attributes: `R` (eq. 4), `R1`, `type_heights`, `type_sigmas` (Angstrom), `noise_gain`,
-        `noise_floor`, `cramer_rao` (Angstrom), `crowding`, `n_added`, `n_deleted`, `n_merged`, `n_retyped`.
+        of the tilts. Attributes: `R` (eq. 4), `R1`, `type_heights`, `type_sigmas` (Angstrom), `heights` and `widths`
+        ("type" or "atom", what was chosen), `tails` (part of an atom's intensity in each), `tail_blurs` (pixels),
+        `cramer_rao` (Angstrom), `crowding`, `tilt_disagreement`, `n_added`, `n_deleted`, `n_merged`, `n_retyped`;
+        `edits` (rows), if there were any.
 
     Raises
     ------

@@ -117,7 +117,12 @@ class Tilts:
             images, self.gains = fit_gains(images, model, len(self.start))
             self.motion = fit_motion(images, model, self.motion, self.start)
             images = images.changed(moved, self.corner, self.motion)
-        log.info("residuals: %s, correlated over %.2f pixels", self.noise, self.area)
+        log.info(
+            "residuals: variance %.3g x intensity + %.3g, one independent in %.1f pixels%s",
+            *self.noise,
+            self.area,
+            "" if self.area < _WHITE else ": not white, so that tilts stay where they are" if self.move else "",
+        )
         return images
 
     def weighted(self, images: Series, model: Model) -> Series:
@@ -163,7 +168,7 @@ class Tilts:
     def found(self) -> dict[str, Any]:
         """Variables for the record: Euler angles (degrees), shifts (pixels) and brightness of every tilt."""
         return {
-            "angles": (("tilt", "euler"), euler_from_matrices(self.motion.matrices), {"units": "degree"}),
-            "shift": (("tilt", "shift_axis"), self.motion.shifts, {"units": "pixel"}),
-            "gain": ("tilt", self.gains, {"units": "1"}),
+            "angles": (("tilt", "euler"), euler_from_matrices(self.motion.matrices)),
+            "shift": (("tilt", "shift_axis"), self.motion.shifts),
+            "gain": ("tilt", self.gains),
         }

@@ -50,6 +50,13 @@ def nearest(atoms, points):
     return cKDTree(atoms["position"].values).query(points)[0]
 
 
+def test_trace__a_volume_without_finite_values():
+    x = np.arange(8) * 0.4
+    density = xr.DataArray(np.full((8, 8, 8), np.nan, np.float32), {axis: x for axis in "zyx"}, ("z", "y", "x"))
+    with pytest.raises(InputError, match="nowhere a finite number"):
+        trace_atoms(density.to_dataset(name="density"))
+
+
 def test_trace__perfect_lattice():
     steps = np.arange(-2, 3) * 2.75
     points = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3) + np.array([0.11, -0.07, 0.02])
