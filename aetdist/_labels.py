@@ -76,6 +76,7 @@ LABELS = {
     "minimum_distance": ("minimum distance", "Å"),
     "maximum_move": ("maximum move", "Å"),
     "prior": ("prior", "Å"),
+    "background": ("background", "Å"),
     "seconds": ("time", "s"),
     "peak_memory_bytes": ("peak memory of a process", ""),
     "peak_memory_client_bytes": ("peak memory of this one", ""),

@@ -25,8 +25,9 @@ class PositionError:
     sigma : ndarray, shape (n, 3), float64
         Angstrom, along x, y, z.
     cramer_rao : float
-        Angstrom: median over all atoms of the deviation, all three axes together, that noise alone leaves an isolated
-        atom at least. (A mean would be that of the few atoms which hardly any tilt sees.)
+        Angstrom: root of the mean over atoms of the squared deviation, all three axes together, that noise alone
+        leaves an isolated atom at least. Atoms of more than ten times the median, which hardly any tilt sees, do not
+        count.
     crowding : ndarray, shape (3,), float64
         How much less sure noise leaves an atom because the others are not known either.
     tilts : ndarray, shape (3,), float64
@@ -79,10 +80,15 @@ def position_error(images: Series, model: Model, free: Free, seed: int, frame: n
     variance = np.einsum("nii->ni", own @ scores @ own) / np.maximum(left, 1e-30)
     return PositionError(
         np.sqrt(np.maximum(variance, 0.0) * spread + frame),
-        float(np.median(np.sqrt(bound.sum(axis=1)))),
+        _typical(bound.sum(axis=1)),
         np.sqrt(spread),
         np.sqrt(np.mean(variance / np.maximum(bound, 1e-300), axis=0)),
     )
+
+
+def _typical(variance: np.ndarray) -> float:
+    seen = variance <= 100.0 * np.median(variance)
+    return float(np.sqrt(variance[seen].mean()))
 
 
 def _mean_ratio(covariance: np.ndarray, bound: np.ndarray) -> np.ndarray:
