@@ -63,11 +63,11 @@ def noise_threshold(intensities: np.ndarray, noise: np.ndarray | None = None) ->
     low, high = _halves(x)
     if low > ONE_CLASS * high:
         return -np.inf
-    valley = noise_valley(x, noise)
+    valley = noise_valley(x, noise, all_peaks=True)
     return (low + high) / 2 if valley == -np.inf else min(valley, (low + high) / 2)
 
 
-def noise_valley(intensities: np.ndarray, noise: np.ndarray | None = None) -> float:
+def noise_valley(intensities: np.ndarray, noise: np.ndarray | None = None, *, all_peaks: bool = False) -> float:
     """Where the noise ends and the lightest atoms begin.
 
     Parameters
@@ -77,6 +77,8 @@ def noise_valley(intensities: np.ndarray, noise: np.ndarray | None = None) -> fl
     noise : array_like, shape (m,), float, optional
         Those of the peaks that are known to be noise, because they lie in the vacuum: atoms are stronger than
         half of them.
+    all_peaks : bool
+        Noise is there for sure: a first mode that is broad, with nothing below it, is the noise.
 
     Returns
     -------
@@ -106,7 +108,7 @@ def noise_valley(intensities: np.ndarray, noise: np.ndarray | None = None) -> fl
     if noise is not None and len(noise) >= FEWEST:
         weakest = max(weakest, float(np.median(noise)))
     first = int(min(weakest / width, len(smooth) - 2))
-    first = _beyond_broad_mode(smooth, first)
+    first = _beyond_broad_mode(smooth, first) if all_peaks else first
     start = int(np.argmax(smooth[:first]))
     left = start + int(np.argmin(smooth[start:first]))
     for p in range(first, len(smooth) - 1):
