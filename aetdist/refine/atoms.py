@@ -177,13 +177,13 @@ def refine_atoms(
         found = with_edits(found, changes)
     k, n = len(found.mixture.means), len(found.types)
     shape = Tails.none(float(np.median(found.model.sigmas)) / float(series["pixel_size"])) if tails else None
-    typed, shape = fit_types(images, found.model, found.types, tails=shape)
+    typed, shape = fit_types(images, found.model, found.types, rounds=_FIRST_STEPS, tails=shape)
     images = tilts.settled(images, typed, shape)
     sharing, model = choose_sharing(images, typed, k, heights, widths, tilts.bounds(found.anchor, maximum_move, prior))
     found = found.moved(model)
     descend = conjugate_gradients if solver == "conjugate_gradients" else steepest_descent
     for number, part in enumerate(np.array_split(np.arange(iterations), _ROUNDS), start=1):
-        typed, shape = fit_types(images, found.model, found.types, widths=not sharing.own_widths, tails=shape)
+        typed, shape = fit_types(images, found.model, found.types, widths=not sharing.own_widths, rounds=2, tails=shape)
         model = sharing.applied(found.model, typed)
         images = tilts.settled(images, model, shape)
         bounds = tilts.bounds(found.anchor, maximum_move, prior)
