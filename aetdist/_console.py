@@ -190,7 +190,8 @@ def _value(key: str, value: Any) -> str:
     if isinstance(value, list):
         if len(value) > 8:
             return f"{len(value)} values"
-        between = " to " if key.endswith("_range") else ", "
+        nested = any(isinstance(item, list) or (isinstance(item, str) and "," in item) for item in value)
+        between = " to " if key.endswith("_range") else "; " if nested else ", "
         return f"{between.join(_value('', item) for item in value)} {unit}".rstrip()
     if isinstance(value, float):
         value = f"{value:.1f}" if key == "seconds" else f"{value:.4g}"

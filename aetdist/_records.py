@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .errors import InputError
+from .errors import InputError, StoreError
 from .experiment import Experiment
 from .io import Record, Store, newest
 from .io.groups import ATOMS, CLASSIFIED, PREPROCESSED, RAW, REFINED, REFINED_ATOMS, TILTS, VOLUME
@@ -35,6 +35,12 @@ WRITES = {
     "trace": ATOMS,
     "classify": CLASSIFIED,
     "refine": REFINED_ATOMS,
+}
+#: Commands that make what a stage may lack.
+MADE_BY = {
+    TILTS: "aetdist import",
+    VOLUME: "aetdist reconstruct (or scan)",
+    ATOMS: "aetdist trace",
 }
 #: Groups that hold tilts and their angles.
 SERIES = (RAW, PREPROCESSED, TILTS, REFINED)
@@ -88,6 +94,9 @@ def inputs_of(name: str, store: Store | None, planned: Mapping[str, Record] | No
             raise InputError(f"[{name}] needs {source}, which neither the experiment file nor its store has.")
         elif source == PREPROCESSED and source not in there:
             inputs[source] = store.digest(TILTS)  # images that were imported as aligned become preprocessed ones
+        elif source not in there and source in MADE_BY and store.pending(source) is None:
+            have = ", ".join(there) or "nothing"
+            raise StoreError(f"{store.path} holds no {source!r} but {have}; {MADE_BY[source]} makes it.")
         else:
             inputs[source] = store.digest(source)
     return inputs
@@ -231,6 +240,10 @@ def describe_atoms(atoms: xr.Dataset) -> dict[str, Any]:
     if "type" in atoms:
         types, counts = np.unique(atoms["type"].values, return_counts=True)
         described["atoms_of_type"] = {str(t): int(n) for t, n in zip(types, counts, strict=True)}
+    if atoms.attrs.get("type_separation"):
+        described["type_separation"] = list(atoms.attrs["type_separation"])
+    if "n_non_atoms" in atoms.attrs:
+        described["n_non_atoms"] = int(atoms.attrs["n_non_atoms"])
     for key, attribute in (("atoms_r_factor", "R"), ("atoms_r1_factor", "R1")):
         if attribute in atoms.attrs:
             described[key] = float(atoms.attrs[attribute])

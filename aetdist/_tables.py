@@ -105,7 +105,7 @@ TABLES = {
         switch="slabs",
     ),
     "scan": Table("reconstruct:reconstruct_scan", {}, ("store", "series"), optional=True),
-    "trace": Table("trace:trace_atoms", {}, ("volume",)),
+    "trace": Table("trace:trace_atoms", {}, ("volume", "support")),
     "classify": Table(
         "classify:classify_atoms", {}, ("volume", "atoms"), optional=True, beside="_species:name_species"
     ),
@@ -133,7 +133,7 @@ def parameter_docs(function: Callable[..., Any]) -> dict[str, str]:
             found |= dict.fromkeys(names, "")
         elif line.strip():
             found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
-    return {name: re.sub(r":\w+:(?=`)|`", "", text) for name, text in found.items()}
+    return {name: re.sub(r":\w+:(?=`)|`~?", "", text) for name, text in found.items()}
 
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:

@@ -210,9 +210,9 @@ def classify(store: Path, **options: Any) -> Summary:
 @command("refine", cluster="always")
 @STORE
 @click.option("--iterations", type=int, metavar="N", help="Steps of positions, brightness and width.")
-@click.option("--heights", type=click.Choice(["type", "atom"]), help="One brightness and width per type, or per atom.")
+@click.option("--heights", type=click.Choice(["auto", "type", "atom"]), help="One brightness per type, or per atom.")
 @click.option("--edits", type=FOLDER, metavar="FILE.csv", help="Atoms to add, delete, move or retype by hand.")
-@click.option("--no-curate", "curate", flag_value=False, default=None, help="Add, delete, split and merge no atoms.")
+@click.option("--no-curate", "curate", flag_value=False, default=None, help="Add, delete and merge no atoms.")
 @ELEMENTS
 @MORE
 def refine(store: Path, **options: Any) -> Summary:

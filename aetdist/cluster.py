@@ -150,7 +150,7 @@ def _local(workers: int | None, memory: int | None) -> Iterator[Client]:
         )
         client = stack.enter_context(Client(cluster))
         stack.callback(_set_level, logging.CRITICAL)
-        log.info("%d workers on this machine, dashboard %s", workers or CPU_COUNT, client.dashboard_link or "off")
+        log.info("workers on this machine: %d, dashboard %s", workers or CPU_COUNT, client.dashboard_link or "off")
         yield client
 
 

@@ -249,7 +249,7 @@ def _describe(hint: Any) -> str:
             said.append("one of " + ", ".join(json.dumps(argument) for argument in arguments))
         elif origin is tuple and Ellipsis not in arguments:
             said.append("[" + ", ".join(_describe(argument) for argument in arguments) + "]")
-        elif origin in (tuple, list, collections.abc.Sequence):
+        elif origin in (tuple, list, collections.abc.Sequence) and all(map(is_settable, arguments)):
             said.append(f"a list of {_describe(arguments[0])}" if arguments else "a list")
     return " or ".join(dict.fromkeys(said)) or "what only Python can give"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import dask
@@ -49,7 +50,7 @@ def classify_atoms(
         An atom is compared with the atoms of each type within this distance, in Angstrom; 0 leaves the
         types that the intensities of all atoms together give.
     sigma : float
-        Standard deviation, in voxels, of the Gaussian that smooths the volume first; 0 does not, as in [1]_.
+        Standard deviation, in voxels, of the Gaussian that smooths the volume first; 0 does not, as the paper.
         In simulated packings of three species with noise, types were told apart best from 0.8 to 1.2.
     box : float
         Edge of the box around an atom, in Angstrom, over which the density is integrated.
@@ -62,8 +63,9 @@ def classify_atoms(
     xarray.Dataset
         ``schema.ATOMS``, without the peaks that are no atoms: `type` (atom,) int64, 1..k by rising intensity;
         `box_intensity` (atom,) float64, mean smoothed density over the box. Attributes: `n_types` (atoms of
-        each type), `type_intensity` (their mean box_intensity), `n_non_atoms`, `threshold` (the box_intensity
-        that parts them; -inf where none are apart), `iterations`, `converged`.
+        each type), `type_intensity` (their mean box_intensity), `type_separation` (of each from the next, see
+        :func:`separation`), `n_non_atoms`, `threshold` (the box_intensity that parts them; -inf where none are
+        apart), `iterations`, `converged`.
 
     Raises
     ------
@@ -81,8 +83,8 @@ def classify_atoms(
     The intensity of a type changes from place to place (thickness, missing wedge). Every atom therefore takes
     the type t with the least L2 norm ||p - m_t||, p the density in its box, m_t the mean of it over the atoms
     of type t within `radius`, all at once and again until nothing changes. The norm is that of :func:`whitened`
-    densities, which parts types better than the bare one: in two simulated packings of 19,000 atoms a quarter
-    of the wrong types became right. Where this turns in a circle
+    densities, which parts types better than the bare one: of a simulated packing of 19,000 atoms a fifth to a
+    half of the wrong types became right. Where this turns in a circle
     (`converged` False), the state of the circle with the least sum of norms is taken.
 
     References
@@ -114,15 +116,12 @@ def classify_atoms(
     result = atoms.isel(atom=kept)
     result = result.assign_coords(atom=np.arange(len(kept)))
     result["type"] = ("atom", types + 1)
-    result["box_intensity"] = (
-        "atom",
-        intensity[kept],
-        {"units": "1", "long_name": "mean of the smoothed density over the box around the atom"},
-    )
+    result["box_intensity"] = "atom", intensity[kept]
     result.attrs = {
         **atoms.attrs,
         "n_types": [int(n) for n in counts],
         "type_intensity": means,
+        "type_separation": separation(intensity[kept], types, species),
         "n_non_atoms": len(position) - len(kept),
         "threshold": float(threshold),
         "iterations": rounds,
@@ -132,6 +131,22 @@ def classify_atoms(
         "box": float(box),
     }
     return with_units(result, ATOMS)
+
+
+def separation(intensity: np.ndarray, types: np.ndarray, k: int) -> list[float]:
+    """How far the intensities of neighbouring types are apart, in their standard deviations, k - 1 numbers.
+
+    Notes
+    -----
+    Parting one type in two gives 2.6 where it is normally distributed, 2 sqrt(3) = 3.5 where evenly.
+    """
+    groups = [intensity[types == t] for t in range(k)]
+    return [
+        float((high.mean() - low.mean()) / max(np.sqrt((low.var() + high.var()) / 2), 1e-300))
+        if len(low) and len(high)
+        else np.nan
+        for low, high in pairwise(groups)
+    ]
 
 
 def whitened(pattern: np.ndarray, types: np.ndarray) -> np.ndarray:

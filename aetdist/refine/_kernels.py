@@ -164,3 +164,38 @@ def curvature(x, y, amplitude, s, weights, out):
             # A derivative by x or y has a factor u / s or v / s.
             power = 2 if p in (0, 1, 4) else 1 if p in (2, 3, 5, 6) else 0
             out[a, p] *= square * per**power
+
+
+@njit
+def add_products(columns, residual, weights, normal, vector):
+    """Add weighted products of images to normal equations; returns the sum of w r^2.
+
+    Parameters
+    ----------
+    columns : ndarray, shape (m, ny, nx), float32
+        Derivatives of an image by m parameters.
+    residual, weights : ndarray, shape (ny, nx), float32
+    normal, vector : ndarray, shape (m, m) and (m,), float64
+        Added to in place: sum w c_i c_j and sum w c_i r.
+    """
+    m, ny, nx = columns.shape
+    values = np.empty(m)
+    misfit = 0.0
+    for y in range(ny):
+        for x in range(nx):
+            w = np.float64(weights[y, x])
+            if w == 0.0:
+                continue
+            r = np.float64(residual[y, x])
+            misfit += w * r * r
+            for i in range(m):
+                values[i] = columns[i, y, x]
+            for i in range(m):
+                c = w * values[i]
+                vector[i] += c * r
+                for j in range(i + 1):
+                    normal[i, j] += c * values[j]
+    for i in range(m):
+        for j in range(i):
+            normal[j, i] = normal[i, j]
+    return misfit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from .curation import Curated, curate_atoms
 from .descent import Free, conjugate_gradients, steepest_descent
 from .edits import Edit, read_edits
 from .imaging import fit_types
-from .inputs import beside_the_atoms, checked_atoms, checked_series
+from .inputs import beside_the_atoms, checked_atoms, checked_series, require_measured
 from .motion import Tilts
 from .results import as_dataset, difference_map, differences, origin_of, r_factor, with_edits
 from .sharing import Sharing, choose_sharing
@@ -27,6 +28,12 @@ from .uncertainty import position_error
 FIRST_SIGMA = 0.55  # Angstrom: width that the first fit of the types begins with
 _FIRST_STEPS = 8  # of that fit
 _ROUNDS = 4  # in which positions alternate with what all atoms of a type share
+_CHOICES = {
+    "heights": ("auto", "type", "atom"),
+    "widths": ("auto", "type", "atom"),
+    "solver": ("conjugate_gradients", "published"),
+    "weights": ("noise", "uniform"),
+}
 _OWN_HEIGHTS = 6  # iterations that give every atom its own height, for its type and its probability
 
 
@@ -63,7 +70,8 @@ def refine_atoms(
         VOLUME that the atoms were traced in. What it holds outside its `support` is taken off the images, and pixels
         that see mostly that do not count.
     iterations : int
-        Of the last refinement, after curation.
+        Of the last refinement, after curation; at most so many. A quarter of them ends when the misfit falls by less
+        than 1e-4 of itself (not with "published").
     heights, widths : {"auto", "type", "atom"}
         One height, one width for all atoms of a type, or for each atom; "auto" takes the latter where
         it explains more than so many numbers explain of noise (Akaike's criterion).
@@ -89,9 +97,9 @@ def refine_atoms(
     maximum_move : float
         Angstrom; no atom moves further from where it was traced or added.
     edits : str, Path or sequence of Edit, optional
-        Changes by hand (`read_edits`), made after curation; the last refinement follows.
+        Changes by hand, a CSV file (`read_edits`) or what it holds; made after curation, the last refinement follows.
     seed : int
-        Of the bootstrap that tells the error bars.
+        Of the noise that is sent through the equations of the error bars.
 
     Returns
     -------
@@ -100,14 +108,16 @@ def refine_atoms(
         (atom, axis), `probability`, `type_probability`, `unresolved`, `origin`; `r_factor` (iteration, tilt) and
         `round_r` (iteration,), first one before anything was refined; `difference_before` and `difference_after`
         (y, x); `angles` (tilt, euler), `shift` (tilt, [y, x]) in pixels and `gain` (tilt,), what was refined
-        of the tilts. Attributes: `R` (eq. 4), `R1`, `type_heights`, `type_sigmas` (Angstrom), `noise_gain`,
-        `noise_floor`, `cramer_rao` (Angstrom), `crowding`, `n_added`, `n_deleted`, `n_merged`, `n_retyped`.
+        of the tilts. Attributes: `R` (eq. 4), `R1`, `type_heights`, `type_sigmas` (Angstrom), `heights` and `widths`
+        ("type" or "atom", what was chosen), `tails` (part of an atom's intensity in each), `tail_blurs` (pixels),
+        `cramer_rao` (Angstrom), `crowding`, `tilt_disagreement`, `n_added`, `n_deleted`, `n_merged`, `n_retyped`;
+        `edits` (rows), if there were any.
 
     Raises
     ------
     InputError
-        If an option is unknown or out of range, atoms or series cannot be used, atoms lie outside the volume,
-        voxels and pixels differ in size, or an edit finds no atom.
+        If an option is unknown or out of range, atoms or series cannot be used, pixels inside the mask are no numbers,
+        atoms lie outside the volume, voxels and pixels differ in size, or an edit finds no atom.
 
     Notes
     -----
@@ -126,13 +136,23 @@ def refine_atoms(
     ----------
     .. [1] Y. Yang et al., Nature 592, 60-64 (2021), Methods.
     """
-    check_options(iterations, curation_rounds, minimum_distance, maximum_move)
+    check_options(
+        {"heights": heights, "widths": widths, "solver": solver, "weights": weights},
+        {"iterations": iterations, "curation_rounds": curation_rounds, "seed": seed},
+        {
+            "minimum_distance": minimum_distance,
+            "maximum_move": maximum_move,
+            "prior": prior,
+            "background": background,
+        },
+    )
     changes = read_edits(edits) if isinstance(edits, (str, Path)) else tuple(edits or ())
     series = checked_series(tilt_series)
     positions, types = checked_atoms(atoms, volume, series)
     steps = 2 + curate + _ROUNDS
     report(0, steps, "refinement")
     images = Series.of(series, *beside_the_atoms(volume, series))
+    require_measured(images)
     n = len(positions)
     model, _ = fit_types(images, Model(positions, np.ones(n), np.full(n, FIRST_SIGMA)), types, rounds=_FIRST_STEPS)
     r_factors = [r_factor(images, model)]
@@ -184,19 +204,37 @@ def refine_atoms(
     report(steps, steps, "refinement")
     result = as_dataset(found, own, error, np.array(r_factors), images, shape, sharing)
     beside = differences(before, difference_map(images, found.model, shape), series) | tilts.found()
-    return with_units(result.assign(beside).assign_coords(tilt=series["tilt"].values), ATOMS)
+    noise = {f"noise_{name}": float(value) for name, value in tilts.noise._asdict().items()}
+    return with_units(result.assign(beside).assign_coords(tilt=series["tilt"].values).assign_attrs(noise), ATOMS)
 
 
-def check_options(iterations: int, curation_rounds: int, minimum_distance: float, maximum_move: float) -> None:
-    """Refuse numbers that no refinement can use.
+def check_options(choices: dict[str, str], numbers: dict[str, int], lengths: dict[str, float]) -> None:
+    """Refuse words and numbers that no refinement can use.
+
+    Parameters
+    ----------
+    choices : dict
+        ``heights``, ``widths``, ``solver``, ``weights``.
+    numbers : dict
+        Whole numbers of 1 or more; ``seed`` may be 0.
+    lengths : dict
+        Angstrom, above 0; ``background`` may be 0.
 
     Raises
     ------
     InputError
     """
-    for name, value in (("iterations", iterations), ("curation_rounds", curation_rounds)):
-        if not (float(value).is_integer() and value >= 1):
-            raise InputError(f"{name} came as {value}; needed is a whole number of 1 or more.")
-    for name, length in (("minimum_distance", minimum_distance), ("maximum_move", maximum_move)):
-        if not 0 < length < np.inf:
-            raise InputError(f"{name} came as {length}; needed is a length in Angstrom above 0.")
+    for name, word in choices.items():
+        if word not in _CHOICES[name]:
+            raise InputError(f"{name} came as {word!r}; needed is one of {', '.join(_CHOICES[name])}.")
+    for name, number in numbers.items():
+        least = 0 if name == "seed" else 1
+        if not (isinstance(number, (Integral, float)) and float(number).is_integer() and number >= least):
+            raise InputError(f"{name} came as {number}; needed is a whole number of {least} or more.")
+    for name, length in lengths.items():
+        zero = name == "background"
+        if not (isinstance(length, Real) and (0 < length < np.inf or (zero and length == 0))):
+            raise InputError(
+                f"{name} came as {length}; needed is a length in Angstrom {'of' if zero else 'above'} 0"
+                f"{' or more' if zero else ''}."
+            )

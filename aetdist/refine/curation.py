@@ -143,11 +143,14 @@ def curate_atoms(
         images = tilts.weighted(images, atoms.model)
         descent = _settled(images, atoms, tilts.bounds(atoms.anchor, reach, prior))
         kept, higher, model = without_doubles(descent.model, _ONE_PLACE * minimum_distance)
-        atoms = atoms.moved(model)
-        atoms.origin[higher] = "merged"
+        origin = atoms.origin.copy()
+        origin[higher] = "merged"
+        atoms = replace(atoms, model=model, origin=origin)
         high = model.heights >= lowest_height(mixture_of_types(model.heights[kept], atoms.types[kept]))
         given_up = np.concatenate([given_up, model.positions[kept & ~high]])
-        merged, deleted = merged + len(higher), deleted + int((kept & ~high).sum())
+        new = atoms.origin == "added"
+        merged, deleted = merged + len(higher), deleted + int((kept & ~high & ~new).sum())
+        added -= int((kept & ~high & new).sum())  # tried in vain
         gone = not (kept & high).all()
         atoms = atoms.select(kept & high)
         atoms = atoms.retyped(atoms.model.heights)
@@ -159,7 +162,13 @@ def curate_atoms(
         found = find_candidates(images, atoms.model, float(np.median(atoms.model.sigmas)), minimum_distance)
         tried = _worth_trying(found, atoms, minimum_distance, given_up)
         log.info(
-            "curation %d: R %.5f, %d deleted, %d tried", number, np.nanmean(descent.r_factor[-1]), deleted, tried.sum()
+            "curation, round %d: R %.4f; so far %d added, %d deleted, %d merged; %d more are tried",
+            number + 1,
+            np.nanmean(descent.r_factor[-1]),
+            added,
+            deleted,
+            merged,
+            tried.sum(),
         )
         atoms = replace(atoms, rejected=found.heights[~tried])
         if not tried.any() and not gone:

@@ -161,19 +161,23 @@ def steepest_descent(
     Notes
     -----
     r <- r - g / c with c the mean of the largest second derivatives by atoms' positions (ln H, ln sigma likewise),
-    for all atoms the same; see `conjugate_gradients` for the arguments.
+    for all atoms the same; see `conjugate_gradients` for the arguments. Where the misfit rose, the step is taken back
+    and halved from there on: of heavier atoms, and of those that overlap, the second derivatives are larger.
     """
     blocks = np.asarray(sum(series.map(bend, model)))
     diagonal = np.einsum("nii->ni", blocks)
     curvature = np.array([diagonal[:, :3].max(axis=1).mean()] * 3 + [diagonal[:, 3].mean(), diagonal[:, 4].mean()])
-    r_factors: list[np.ndarray] = []
-    misfits: list[float] = []
-    for iteration in range(iterations + 1):
-        gradient, r_factor, misfit = judged(series, model)
+    gradient, r_factor, misfit = judged(series, model)
+    r_factors, misfits, scale = [r_factor], [misfit], 1.0
+    for _ in range(iterations):
+        tried = _bounded(model, -scale * free.shared(gradient) / curvature, bounds)
+        judgement = judged(series, tried)
+        if judgement[2] <= misfit:
+            model, (gradient, r_factor, misfit) = tried, judgement
+        else:
+            scale *= 0.5
         r_factors.append(r_factor)
         misfits.append(misfit)
-        if iteration < iterations:
-            model = _bounded(model, -free.shared(gradient) / curvature, bounds)
     return Descent(model, np.array(r_factors), np.array(misfits))
 
 

@@ -55,8 +55,8 @@ class Edit:
     @property
     def row(self) -> str:
         """The edit as a row of a file, without spaces or comments."""
-        numbers = [repr(value) for value in self.position]
-        new = [repr(value) for value in self.new_position or ()] or [""] * 3
+        numbers = [str(value) for value in self.position]
+        new = [str(value) for value in self.new_position or ()] or [""] * 3
         return ",".join([self.action, *numbers, "" if self.type is None else str(self.type), *new])
 
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from ._kernels import push
+from ._kernels import add_products, push
 from .tails import MOST, Tails, blurred
 from .tilts import Group, Model, Series, itself
 
+_VACUUM = 0.01  # of the brightest pixel
 _LAGS = 8  # pixels over which residuals may be correlated
 _BINS = 24
 _LEAST_PIXELS = 50  # of a bin that counts
@@ -32,7 +33,7 @@ def fit_types(
     labels: np.ndarray,
     *,
     widths: bool = True,
-    rounds: int = 2,
+    rounds: int = 1,
     tails: Tails | None = None,
 ) -> tuple[Model, Tails | None]:
     """Computes: heights and widths that all atoms of a type share, by Gauss-Newton steps.
@@ -115,12 +116,7 @@ def type_equations(
             spread = [b - predicted for b in blurred(predicted, tails)]
             columns[-len(spread) :] = spread
             predicted = predicted + sum(p * c for p, c in zip(tails.parts.astype(np.float32), spread, strict=True))
-        root = np.sqrt(weights).ravel()
-        flat = (columns.reshape(m, -1) * root).astype(np.float64)
-        residual = ((image - predicted).ravel() * root).astype(np.float64)
-        normal += flat @ flat.T
-        vector += flat @ residual
-        misfit += float(residual @ residual)
+        misfit += add_products(columns, image - predicted, weights, normal, vector)
     return normal, vector, misfit
 
 
@@ -137,103 +133,108 @@ def with_gains(group: Group, gains: np.ndarray) -> Group:
     return replace(group, gains=gains[group.numbers])
 
 
-def fit_noise(series: Series, model: Model) -> tuple[Series, Noise]:
-    """Computes: gain and floor of the noise from what the model does not explain, and the series weighted by it.
+def fit_noise(series: Series, model: Model, *, uniform: bool = False) -> tuple[Series, Noise, float]:
+    """Computes: the noise from what the model does not explain, and the series weighted by it.
+
+    Parameters
+    ----------
+    series : Series
+    model : Model
+    uniform : bool
+        All pixels have the same variance.
+
+    Returns
+    -------
+    series : Series
+        With weights 1 / (area * variance): sum w r^2 counts independent pixels.
+    noise : Noise
+    area : float
+        Pixels that share one independent residual, 1 for white noise: sum of the autocorrelation of the weighted
+        residuals over lags of up to 7 pixels along each axis. Pixels of images that were denoised, or residuals that
+        are no noise at all, tell less than there are pixels.
 
     Notes
     -----
     Squared residuals are averaged over pixels of similar predicted intensity; a line is fitted to the averages, each
-    counting as much as it is certain. With a model that explains all but noise, sum w r^2 is one for every pixel.
+    counting as much as it is certain.
     """
-    top = max(series.map(_brightest, model))
-    sums = np.sum(series.map(_squares, model, top), axis=0)
+    top = max(series.map(_brightest))
+    parts = series.map(_residuals, model, top)
+    bins = np.asarray(sum(part[0] for part in parts))
+    noise = _line(bins.sum(axis=0, keepdims=True) if uniform else bins, top)
+    area = _area(sum(part[1] for part in parts))
+    return series.changed(weighted, model, noise, 1.0 / area), noise, area
+
+
+def _line(sums: np.ndarray, top: float) -> Noise:
+    """Variance against intensity from the sums of every bin."""
     enough = sums[:, 0] >= _LEAST_PIXELS
     count, intensity, square = sums[enough].T
     intensity, square = intensity / count, square / count
-    noise = Noise(0.0, 1.0)
-    if len(count) and square.max() > 0:
-        gain, floor = 0.0, float(np.average(square, weights=count))
-        for _ in range(3):  # weights from the variances of the averages, 2 v^2 / n
-            spread = np.maximum(gain * intensity + floor, 1e-3 * square.max()) / np.sqrt(count)
-            design = np.stack([intensity, np.ones_like(intensity)], axis=1) / spread[:, None]
-            gain, floor = np.linalg.lstsq(design, square / spread, rcond=None)[0]
-            if gain < 0:
-                gain, floor = 0.0, float(np.average(square, weights=1 / spread**2))
-            if floor < 0:
-                gain, floor = float(np.sum(square * intensity / spread**2) / np.sum((intensity / spread) ** 2)), 0.0
-        least = 0.01 * top  # nothing is certain in the vacuum
-        noise = Noise(float(gain), max(float(floor), float(gain) * least, 1e-12 * float(square.max())))
-    return series.changed(weighted, model, noise), noise
+    if not len(count) or not square.max() > 0:
+        return Noise(0.0, 1.0)
+    if len(sums) == 1:
+        return Noise(0.0, float(square[0]))
+    gain, floor = 0.0, float(np.average(square, weights=count))
+    for _ in range(3):  # weights from the variances of the averages, 2 v^2 / n
+        spread = np.maximum(gain * intensity + floor, 1e-3 * square.max()) / np.sqrt(count)
+        design = np.stack([intensity, np.ones_like(intensity)], axis=1) / spread[:, None]
+        gain, floor = np.linalg.lstsq(design, square / spread, rcond=None)[0]
+        if gain < 0:
+            gain, floor = 0.0, float(np.average(square, weights=1 / spread**2))
+        if floor < 0:
+            gain, floor = float(np.sum(square * intensity / spread**2) / np.sum((intensity / spread) ** 2)), 0.0
+    least = _VACUUM * top  # nothing is certain in the vacuum
+    return Noise(float(gain), max(float(floor), float(gain) * least, 1e-12 * float(square.max())))
 
 
-def correlation_area(series: Series, model: Model) -> float:
-    """Computes: how many pixels share one independent residual, 1 for white noise.
-
-    Notes
-    -----
-    Sum of the autocorrelation of the weighted residuals over lags of up to 7 pixels along each axis. Pixels of images
-    that were denoised, or residuals that are no noise at all, tell less than there are pixels.
-    """
-    sums = np.sum(series.map(_autocorrelation, model), axis=0)
+def _area(sums: np.ndarray) -> float:
+    """Summed autocorrelation from products of residuals and numbers of pairs, by lag."""
     mean = np.divide(sums[0], sums[1], out=np.zeros_like(sums[0]), where=sums[1] > 0)
     zero = mean[_LAGS - 1, 0]
-    if not zero > 0:
-        return 1.0
-    mean = mean / zero
-    return float(max(1.0, mean[:, 0].sum() + 2.0 * mean[:, 1:].sum()))
+    return float(max(1.0, (mean[:, 0].sum() + 2.0 * mean[:, 1:].sum()) / zero)) if zero > 0 else 1.0
 
 
-def scaled(group: Group, factor: float) -> Group:
-    """The group with all weights times a factor."""
-    return replace(group, weights=(group.weights * factor).astype(np.float32))
-
-
-def _autocorrelation(group: Group, model: Model) -> np.ndarray:
-    """Sums over pixels of products of weighted residuals, and of pairs, by lag y = -7 ... 7, x = 0 ... 7."""
-    sums = np.zeros((2, 2 * _LAGS - 1, _LAGS))
-    for t, (image, weights) in enumerate(zip(group.images, group.weights, strict=True)):
-        residual = np.sqrt(weights) * (image - group.predicted(t, model))
-        shape = tuple(fft.next_fast_len(n + _LAGS, real=True) for n in image.shape)
-        for number, values in enumerate((residual, (weights > 0).astype(np.float32))):
-            power = fft.irfft2(np.abs(fft.rfft2(values, shape)) ** 2, shape)
-            sums[number] += np.concatenate([power[1 - _LAGS :, :_LAGS], power[:_LAGS, :_LAGS]])
-    return sums
-
-
-def weighted(group: Group, model: Model, noise: Noise) -> Group:
-    """The group whose measured pixels weigh 1 / (gain * prediction + floor)."""
+def weighted(group: Group, model: Model, noise: Noise, factor: float) -> Group:
+    """The group whose measured pixels weigh factor / (gain * prediction + floor)."""
     weights = np.zeros_like(group.weights)
     for t, before in enumerate(group.weights):
         known = before > 0
         predicted = np.maximum(group.predicted(t, model)[known], 0.0)
-        weights[t][known] = 1.0 / (noise.gain * predicted + noise.floor)
+        weights[t][known] = factor / (noise.gain * predicted + noise.floor)
     return replace(group, weights=weights)
 
 
 def _overlap(group: Group, model: Model) -> np.ndarray:
-    sums = np.empty((len(group.numbers), 2))
+    """Of every tilt: weighted products of the image with its prediction, and of this with itself, (t, 2)."""
+    sums = np.zeros((len(group.numbers), 2))
     for t, (image, weights) in enumerate(zip(group.images, group.weights, strict=True)):
-        predicted = group.predicted(t, model) / group.gains[t]
-        weighted_image = weights * predicted
-        sums[t] = (
-            np.vdot(weighted_image.astype(np.float64), image),
-            np.vdot(weighted_image.astype(np.float64), predicted),
-        )
+        predicted = group.predicted(t, model) / np.float32(group.gains[t])
+        vector, normal = np.zeros(1), np.zeros((1, 1))
+        add_products(predicted[None], image, weights, normal, vector)
+        sums[t] = vector[0], normal[0, 0]
     return sums
 
 
-def _brightest(group: Group, model: Model) -> float:
-    return float(max(group.predicted(t, model).max() for t in range(len(group.numbers))))
+def _brightest(group: Group) -> float:
+    return float(group.images.max(initial=1e-30))
 
 
-def _squares(group: Group, model: Model, top: float) -> np.ndarray:
-    """Of every bin of predicted intensity: pixels, summed intensity, summed squared residual."""
-    sums = np.zeros((_BINS, 3))
+def _residuals(group: Group, model: Model, top: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of every bin of predicted intensity: pixels, summed intensity, summed squared residual, (bin, 3).
+
+    And by lag y = -7 ... 7, x = 0 ... 7 (2, 15, 8): sums of products of weighted residuals, and numbers of pairs.
+    """
+    bins, lags = np.zeros((_BINS, 3)), np.zeros((2, 2 * _LAGS - 1, _LAGS))
     for t, (image, weights) in enumerate(zip(group.images, group.weights, strict=True)):
         known = weights > 0
-        predicted = group.predicted(t, model)[known].astype(np.float64)
-        residual = predicted - image[known]
-        number = np.clip((predicted * (_BINS / top)).astype(np.intp), 0, _BINS - 1)
-        for column, values in enumerate((None, predicted, residual**2)):
-            sums[:, column] += np.bincount(number, values, _BINS)
-    return sums
+        predicted = group.predicted(t, model)
+        residual = np.where(known, image - predicted, np.float32(0.0))
+        number = np.clip(predicted[known] * np.float32(_BINS / top), 0, _BINS - 1).astype(np.intp)
+        for column, values in enumerate((None, predicted[known], np.square(residual[known], dtype=np.float64))):
+            bins[:, column] += np.bincount(number, values, _BINS)
+        shape = tuple(fft.next_fast_len(n + _LAGS, real=True) for n in image.shape)
+        for k, values in enumerate((np.sqrt(weights) * residual, known.astype(np.float32))):
+            power = fft.irfft2(np.abs(fft.rfft2(values, shape)) ** 2, shape)
+            lags[k] += np.concatenate([power[1 - _LAGS :, :_LAGS], power[:_LAGS, :_LAGS]])
+    return bins, lags

@@ -12,9 +12,11 @@ from ..errors import InputError
 from ..geometry import ParallelGeometry, grid_step, matrices_from_euler
 from ..neighbors import as_points
 from ..schema import ATOMS, TILT_SERIES, VOLUME, check
+from .tilts import Group, Series
 
 _MARGIN = 2.0  # Angstrom beyond the volume at which an atom may lie
 _SAME_SIZE = 1e-3  # relative
+_TILTS = 3  # at least
 
 
 def checked_series(tilt_series: xr.Dataset) -> xr.Dataset:
@@ -23,7 +25,7 @@ def checked_series(tilt_series: xr.Dataset) -> xr.Dataset:
     Raises
     ------
     InputError
-        If it is no tilt series, or fewer than three tilts can be used.
+        If it is no tilt series, its pixels are not square, or fewer than three tilts can be used.
     """
     check(tilt_series, TILT_SERIES)
     series = tilt_series.assign(
@@ -32,9 +34,33 @@ def checked_series(tilt_series: xr.Dataset) -> xr.Dataset:
     )
     if "used" in series:
         series = series.isel(tilt=np.flatnonzero(series["used"].values))
-    if series.sizes["tilt"] < 3:
+    sizes = [grid_step(series[axis].values) for axis in "yx"]
+    if abs(sizes[0] - sizes[1]) > _SAME_SIZE * sizes[1]:
+        raise InputError(f"Pixels of {sizes[0]:.4g} x {sizes[1]:.4g} Angstrom (y, x) came; needed are square ones.")
+    if series.sizes["tilt"] < _TILTS:
         raise InputError(f"{series.sizes['tilt']} tilts can be used; needed are at least three to find atoms.")
     return series
+
+
+def require_measured(images: Series) -> None:
+    """Refuse a series of which fewer than three tilts show anything.
+
+    Raises
+    ------
+    InputError
+        Likewise if pixels that were measured are no finite numbers.
+    """
+    there = int(np.sum(images.map(tilts_that_show)))
+    if there < _TILTS:
+        raise InputError(
+            f"{there} tilts show anything but 0 where their mask is True and the volume's support is seen; needed are "
+            "at least three to find atoms. Check the mask's meaning, and that the volume is of this series."
+        )
+
+
+def tilts_that_show(group: Group) -> int:
+    """How many tilts have pixels that count and are not 0."""
+    return int(((group.weights > 0) & (group.measured != 0)).any(axis=(1, 2)).sum())
 
 
 def checked_atoms(atoms: xr.Dataset, volume: xr.Dataset | None, series: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:

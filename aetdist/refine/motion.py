@@ -11,9 +11,9 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from ..geometry import euler_from_matrices, remove_common_motion
-from ._kernels import push
+from ._kernels import add_products, push
 from .descent import Bounds
-from .imaging import Noise, correlation_area, fit_gains, fit_noise, scaled
+from .imaging import Noise, fit_gains, fit_noise
 from .tails import Tails, less_background, without_tails
 from .tilts import Group, Model, Series, itself
 
@@ -74,9 +74,8 @@ def motion_steps(group: Group, model: Model) -> np.ndarray:
         for column, (vx, vy) in zip(columns, ways, strict=False):
             push(*seen, np.stack([vx, vy, still, still], axis=1), column)
         push(*seen, itself(n), columns[5])  # its brightness is free too, so that a wrong one turns nothing
-        root = np.sqrt(weights)
-        flat = np.array([(c * root).ravel() for c in columns], dtype=np.float64)
-        normal, vector = flat @ flat.T, flat @ ((image - columns[5]) * root).ravel()
+        normal, vector = np.zeros((6, 6)), np.zeros(6)
+        add_products(columns, image - columns[5], weights, normal, vector)
         scale = np.sqrt(np.maximum(np.diag(normal), 1e-300))
         step = np.linalg.lstsq(normal / scale[:, None] / scale, vector / scale, rcond=1e-6)[0] / scale
         steps[t] = step[:5]
@@ -95,7 +94,7 @@ class Tilts:
     background : float
         Angstrom; what is smoother than that and not predicted is background. 0 for none.
     noise : bool
-        Weigh pixels by the noise that the model leaves.
+        Weigh pixels by the noise that the model leaves, not all alike.
     """
 
     def __init__(self, series: xr.Dataset, *, move: bool, background: float, noise: bool) -> None:
@@ -117,16 +116,18 @@ class Tilts:
         if self.move and self.area < _WHITE:
             images, self.gains = fit_gains(images, model, len(self.start))
             self.motion = fit_motion(images, model, self.motion, self.start)
-            images = self.weighted(images.changed(moved, self.corner, self.motion), model)
-        log.info("residuals: %s, correlated over %.2f pixels", self.noise, self.area)
+            images = images.changed(moved, self.corner, self.motion)
+        log.info(
+            "residuals: variance %.3g x intensity + %.3g, one independent in %.1f pixels%s",
+            *self.noise,
+            self.area,
+            "" if self.area < _WHITE else ": not white, so that tilts stay where they are" if self.move else "",
+        )
         return images
 
     def weighted(self, images: Series, model: Model) -> Series:
         """Computes: the images weighted by the noise that this model leaves."""
-        if self.weigh:
-            images, self.noise = fit_noise(images, model)
-            self.area = correlation_area(images, model)
-            images = images.changed(scaled, 1.0 / self.area)
+        images, self.noise, self.area = fit_noise(images, model, uniform=not self.weigh)
         return images
 
     def bounds(self, anchor: np.ndarray, reach: float, prior: float) -> Bounds:
@@ -167,7 +168,7 @@ class Tilts:
     def found(self) -> dict[str, Any]:
         """Variables for the record: Euler angles (degrees), shifts (pixels) and brightness of every tilt."""
         return {
-            "angles": (("tilt", "euler"), euler_from_matrices(self.motion.matrices), {"units": "degree"}),
-            "shift": (("tilt", "shift_axis"), self.motion.shifts, {"units": "pixel"}),
-            "gain": ("tilt", self.gains, {"units": "1"}),
+            "angles": (("tilt", "euler"), euler_from_matrices(self.motion.matrices)),
+            "shift": (("tilt", "shift_axis"), self.motion.shifts),
+            "gain": ("tilt", self.gains),
         }

@@ -58,7 +58,7 @@ def with_edits(atoms: Curated, edits: Sequence[Edit]) -> Curated:
         types=types,
         origin=table["origin"].values.astype(object),
         anchor=table["position"].values,
-        edits={key: table.attrs[key] for key in ("edits", "edited_atoms")},
+        edits={"edits": table.attrs["edits"]},
     )
 
 

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 Choice = Literal["auto", "type", "atom"]
 _ITERATIONS = 6  # that each freedom is given before it is judged
+_WHOSE = {False: "per type", True: "per atom"}
 
 
 class Sharing(NamedTuple):
@@ -74,7 +75,7 @@ def choose_sharing(
         descent = conjugate_gradients(images, model, sharing.free(n), _ITERATIONS, bounds)
         numbers = sum(n if own else n_types for own in sharing)
         criterion = float(descent.misfit[-1]) + 2.0 * numbers
-        log.info("%s: %.1f", sharing, criterion)
+        log.info("one height %s, one width %s: Akaike's criterion %.0f", *map(_WHOSE.get, sharing), criterion)
         if criterion >= least:  # more freedom would cost still more
             break
         best, model, least = sharing, descent.model, criterion

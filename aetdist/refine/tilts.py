@@ -13,6 +13,7 @@ import xarray as xr
 
 from .._threads import kernel_threads
 from ..blocks.windows import current_client, share
+from ..errors import InputError
 from ._kernels import curvature, pull, push
 
 TILTS_PER_GROUP = 4  # the same for any number of workers: sums over groups come in one order
@@ -228,9 +229,19 @@ def make_group(
     corner: np.ndarray,
     pixel_size: float,
 ) -> Group:
-    """Images in memory; pixels that were not measured weigh nothing."""
+    """Images in memory; pixels that were not measured weigh nothing.
+
+    Raises
+    ------
+    InputError
+        If a pixel that was measured is no finite number.
+    """
     images = np.array(images, dtype=np.float32)
     weights = np.array(mask, dtype=np.float32)
+    if not np.isfinite(images[weights > 0]).all():
+        raise InputError(
+            "The images hold NaN or infinite pixels inside the mask; set the mask False there (import with --mask nan)."
+        )
     if outside is not None:
         images -= np.asarray(outside)
         weights[np.asarray(outside) > _OUTSIDE * (np.asarray(outside) + np.asarray(inside))] = 0.0

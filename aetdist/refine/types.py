@@ -30,9 +30,13 @@ class Mixture(NamedTuple):
         z = (np.reshape(heights, (-1, 1)) - self.means) / spread
         return self.parts * np.exp(-0.5 * z**2) / (np.sqrt(2 * np.pi) * spread)
 
+    def between(self, heights: np.ndarray) -> np.ndarray:
+        """Heights, those beyond the lowest and the highest type at its mean: far out the widest type is no likelier."""
+        return np.clip(heights, self.means[0], self.means[-1])
+
     def types(self, heights: np.ndarray) -> np.ndarray:
         """The most probable type of every atom, 0 ... k - 1, int64; far out the nearest one."""
-        z = ((np.reshape(heights, (-1, 1)) - self.means) / self.spreads) ** 2
+        z = ((np.reshape(self.between(heights), (-1, 1)) - self.means) / self.spreads) ** 2
         return np.asarray(np.argmax(np.log(self.parts) - np.log(self.spreads) - 0.5 * z, axis=1), dtype=np.int64)
 
 
@@ -57,7 +61,7 @@ def fit_mixture(heights: np.ndarray, start: Mixture) -> Mixture:
     than one percent of the mean height.
     """
     parts, means, spreads = start
-    outlier = _OUTLIERS / max(float(np.ptp(heights)), 1e-30)
+    outlier = _OUTLIERS / max(float(np.ptp(heights)), _LEAST_SPREAD * float(np.abs(heights).max()), 1e-30)
     for _ in range(_ROUNDS):
         density = Mixture(parts, means, spreads).densities(heights)
         share = density / (density.sum(axis=1, keepdims=True) + outlier)

@@ -11,8 +11,9 @@ from .descent import Free, inverse_bend, regular_inverse
 from .tilts import Group, Model, Series, bend
 from .types import Mixture
 
-_SAMPLES = 2
-_ITERATIONS = 10  # of the linear solution of each sample
+_ENOUGH = 4000  # atoms whose samples of noise say what noise does on the average
+_MOST_SAMPLES = 20
+_ITERATIONS = 8  # of the linear solution of each sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +25,9 @@ class PositionError:
     sigma : ndarray, shape (n, 3), float64
         Angstrom, along x, y, z.
     cramer_rao : float
-        Angstrom: root of the mean over all atoms of the squared deviation, all three axes together, that noise alone
-        leaves an isolated atom at least.
+        Angstrom: root of the mean over atoms of the squared deviation, all three axes together, that noise alone
+        leaves an isolated atom at least. Atoms of more than ten times the median, which hardly any tilt sees, do not
+        count.
     crowding : ndarray, shape (3,), float64
         How much less sure noise leaves an atom because the others are not known either.
     tilts : ndarray, shape (3,), float64
@@ -66,21 +68,27 @@ def position_error(images: Series, model: Model, free: Free, seed: int, frame: n
     bound = np.einsum("nii->ni", own)
     inverse = inverse_bend(images, model, free)
     left, spread = np.zeros(3), np.zeros(3)
-    for sample in range(_SAMPLES):
+    samples = min(-(-_ENOUGH // len(bound)), _MOST_SAMPLES)
+    for sample in range(samples):
         noise = (seed, sample)
         right = free.shared(np.asarray(sum(images.map(noise_gradient, model, noise))))
         change = solve_linear(images, model, free, inverse, right)
         scores = np.asarray(sum(images.map(score_products, model, noise, change)))
-        spread += np.mean(change[:, :3] ** 2 / np.maximum(bound, 1e-300), axis=0) / _SAMPLES
-        left += _mean_ratio(own @ scores @ own, bound) / _SAMPLES
+        spread += np.mean(change[:, :3] ** 2 / np.maximum(bound, 1e-300), axis=0) / samples
+        left += _mean_ratio(own @ scores @ own, bound) / samples
     scores = np.asarray(sum(images.map(score_products, model)))
     variance = np.einsum("nii->ni", own @ scores @ own) / np.maximum(left, 1e-30)
     return PositionError(
         np.sqrt(np.maximum(variance, 0.0) * spread + frame),
-        float(np.sqrt(bound.sum(axis=1).mean())),
+        _typical(bound.sum(axis=1)),
         np.sqrt(spread),
         np.sqrt(np.mean(variance / np.maximum(bound, 1e-300), axis=0)),
     )
+
+
+def _typical(variance: np.ndarray) -> float:
+    seen = variance <= 100.0 * np.median(variance)
+    return float(np.sqrt(variance[seen].mean()))
 
 
 def _mean_ratio(covariance: np.ndarray, bound: np.ndarray) -> np.ndarray:
@@ -123,12 +131,14 @@ def score_products(
     return total
 
 
-def solve_linear(series: Series, model: Model, free: Free, inverse: np.ndarray, right: np.ndarray) -> np.ndarray:
+def solve_linear(
+    series: Series, model: Model, free: Free, inverse: np.ndarray, right: np.ndarray, iterations: int = _ITERATIONS
+) -> np.ndarray:
     """The change (n, 5) that J^T W J takes to `right`, after some conjugate gradients."""
     solution, residual = np.zeros_like(right), right.copy()
     step = np.einsum("nij,nj->ni", inverse, residual)
     direction, slope = step, free.dot(residual, step)
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         image = free.shared(np.asarray(sum(series.map(curved, model, direction))))
         bent = free.dot(direction, image)
         if not (slope > 0 and bent > 0):
@@ -188,7 +198,6 @@ def probabilities(heights: np.ndarray, mixture: Mixture, rejected: np.ndarray) -
         scale = max(float(np.sqrt(np.mean(rejected**2))), 1e-6 * float(mixture.means[0]))
         false = len(rejected) * np.sqrt(2.0 / np.pi) / scale * np.exp(-0.5 * (heights / scale) ** 2)
     nearest = np.eye(len(mixture.means))[mixture.types(heights)] * tail  # far from everything: what is nearest
-    density = density + nearest
-    whole = density.sum(axis=1) + false
-    types = density / density.sum(axis=1, keepdims=True)
-    return density.sum(axis=1) / whole, types
+    whole = (density + nearest).sum(axis=1)
+    types = n * mixture.densities(mixture.between(heights)) + nearest
+    return whole / (whole + false), types / types.sum(axis=1, keepdims=True)

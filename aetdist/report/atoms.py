@@ -86,7 +86,7 @@ def draw_types_on_slices(
             here = inside & which
             place = positions[across][here], positions[up][here]
             axes.scatter(*place, s=dot, facecolors="none", edgecolors=colour, linewidths=1.1)
-        axes.set_title(f"{gone} = {middle[gone]:.0f} ± {thickness / 2:.0f} Å", fontsize=9)
+        axes.set_title(f"{gone} = {round(middle[gone])} ± {thickness / 2:.0f} Å", fontsize=9)
     add_scale_bar(views["z"])
     marks = [
         Line2D([], [], marker="o", linestyle="", markerfacecolor="none", color=colour, label=label)
@@ -98,7 +98,7 @@ def draw_types_on_slices(
 
 @picture
 def draw_atom_refinement(atoms: xr.Dataset) -> Figure:
-    """Draw the R-factor of the atoms' projections before their refinement and after every iteration of it.
+    """Draw the R-factor of the atoms' projections before their refinement and after every round of it.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def draw_atom_refinement(atoms: xr.Dataset) -> Figure:
             f"{finite[-1]:.4f}", (np.flatnonzero(np.isfinite(r_factor))[-1], finite[-1]),
             xytext=(0, 6), textcoords="offset points", ha="right", fontsize=9,
         )  # fmt: skip
-    axes.set(xlabel="iteration", ylabel="R, mean over tilts")
+    axes.set(xlabel="round of refinement", ylabel="R, mean over tilts")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
     return figure
@@ -186,7 +186,8 @@ def draw_sigmas(atoms: xr.Dataset) -> Figure:
     Parameters
     ----------
     atoms : xarray.Dataset
-        ATOMS with position_sigma; the attribute ``cramer_rao`` (Angstrom) is drawn as a line.
+        ATOMS with position_sigma; the attribute ``cramer_rao`` (Angstrom, of x, y and z together) is drawn as a line
+        where it is of one axis.
 
     Returns
     -------
@@ -210,8 +211,8 @@ def draw_sigmas(atoms: xr.Dataset) -> Figure:
         median = f"median {np.median(known):.1f} pm" if known.size else "not known"
         axes.stairs(counts, bins, label=f"{'xyz'[i]}, {median}", linestyle=style, linewidth=1.8, color=COLOURS[i])
     if "cramer_rao" in atoms.attrs:
-        bound = 100.0 * float(atoms.attrs["cramer_rao"])
-        axes.axvline(bound, color="gray", linewidth=1.0, label=f"Cramér-Rao bound {bound:.1f} pm")
+        bound = 100.0 * float(atoms.attrs["cramer_rao"]) / np.sqrt(3.0)
+        axes.axvline(bound, color="gray", linewidth=1.0, label=f"Cramér-Rao bound of an axis, rms {bound:.1f} pm")
     axes.set(xlabel="standard deviation of the position (pm)", ylabel="atoms", xlim=(0, bins[-1]))
     figure.legend(loc="outside upper left", ncols=2, fontsize=9)
     return figure

@@ -200,7 +200,12 @@ def pictures(findings: Findings) -> list[Picture]:
     if atoms is not None and "type" in atoms and ("box_intensity" in atoms or "intensity" in atoms):
         add("intensities", "Intensity of the atoms of each type.", draw_intensities, atoms)
     if atoms is not None and ("round_r" in atoms or "r_factor" in atoms):
-        add("atom_refinement", "R-factor of the atoms' projections during refinement.", draw_atom_refinement, atoms)
+        add(
+            "atom_refinement",
+            "R-factor of the atoms' projections: before refinement, after curation, after every quarter, at the end.",
+            draw_atom_refinement,
+            atoms,
+        )
     if atoms is not None and "difference_after" in atoms:
         text = "What the atoms leave unexplained of the images, rms over the tilts."
         add("differences", text, draw_differences, atoms)

@@ -58,9 +58,7 @@ def atomic_number(species: str) -> int:
         return SYMBOLS.index(species) + 1
     near = difflib.get_close_matches(str(species).capitalize(), SYMBOLS, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise InputError(
-        f"{species!r} is not a chemical element{hint}; give a symbol such as Pt, or the heights of the types."
-    )
+    raise InputError(f"{species!r} is not a chemical element{hint}; give a symbol such as Pt.")
 
 
 def metallic_radius(species: str) -> float:

@@ -307,6 +307,8 @@ def _matter_density(density: Any) -> float:
         moments = np.array([_moments(density)])
     total, square = moments[:, :2].sum(axis=0)
     least, largest = moments[:, 2].min(), moments[:, 3].max()
+    if least > largest:
+        raise InputError("The density is nowhere a finite number; trace a volume that was reconstructed.")
     if largest <= 0 or largest - least <= 1e-5 * max(abs(least), largest):
         raise InputError(
             f"There are no maxima above the threshold: the density is {least:.4g} to {largest:.4g} everywhere; trace "

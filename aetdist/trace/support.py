@@ -16,7 +16,7 @@ from ..schema import VOLUME, check
 from ..voxels import voxel_size
 from . import _kernels
 
-CELL = 1.0  # Angstrom: voxels are averaged over cells no longer than this first
+CELL = 1.1  # Angstrom: voxels are averaged over cells no longer than this first
 # Two classes are vacuum and matter if they explain this part of the variance: the halves of one normal class
 # explain 0.64, those of the inside of simulated glasses 0.55 to 0.59.
 TWO_CLASSES = 0.7
@@ -54,7 +54,7 @@ def find_support(volume: xr.Dataset, *, smoothing: float = 2.5, margin: float = 
 
     Notes
     -----
-    Voxels are averaged over cells of at most 1 Angstrom, which alone are held in memory; the cells are
+    Voxels are averaged over cells of at most 1.1 Angstrom, which alone are held in memory; the cells are
     smoothed and parted into two classes (Otsu); where these do not explain 70 % of the variance, matter fills
     the volume but for what has less than half the density of the denser class. Holes are filled, small parts
     left out, and the rest is widened by the margin. The threshold is one for the whole volume: the support
@@ -62,7 +62,8 @@ def find_support(volume: xr.Dataset, *, smoothing: float = 2.5, margin: float = 
     """
     inside, factor = matter_cells(volume, smoothing=smoothing, margin=margin)
     density = volume["density"]
-    return xr.DataArray(_voxels_of(inside, factor, density.data), dims=("z", "y", "x"), coords=density.coords)
+    support = _voxels_of(inside, factor, density.data)
+    return xr.DataArray(support, dims=("z", "y", "x"), coords=density.coords, name="support")
 
 
 def matter_cells(volume: xr.Dataset, *, smoothing: float = 2.5, margin: float = 0.0) -> tuple[np.ndarray, int]:

@@ -21,6 +21,9 @@ CERTAINTY = 4.0
 # A mode has so many peaks, and such a part of all that are not too weak.
 FEWEST = 10
 SMALLEST_SHARE = 0.03
+# A mode of noise is so broad relative to its mean; atoms of one species are more alike.
+BROAD = 0.25
+NOTHING = 0.05  # of the mode's counts
 BIN = 0.0125  # of the mean of the stronger half
 SMOOTHING = 2.0  # bins
 
@@ -103,6 +106,7 @@ def noise_valley(intensities: np.ndarray, noise: np.ndarray | None = None) -> fl
     if noise is not None and len(noise) >= FEWEST:
         weakest = max(weakest, float(np.median(noise)))
     first = int(min(weakest / width, len(smooth) - 2))
+    first = _beyond_broad_mode(smooth, first)
     start = int(np.argmax(smooth[:first]))
     left = start + int(np.argmin(smooth[start:first]))
     for p in range(first, len(smooth) - 1):
@@ -117,6 +121,19 @@ def noise_valley(intensities: np.ndarray, noise: np.ndarray | None = None) -> fl
             lowest = start + np.flatnonzero(smooth[start : p + 1] <= smooth[left])
             return float((lowest[0] + lowest[-1] + 1) / 2 * width)
     return -np.inf
+
+
+def _beyond_broad_mode(smooth: np.ndarray, first: int) -> int:
+    """The bin after the first mode from `first` on, if nothing is weaker and it is broad: then it is the noise."""
+    rising = (smooth[first:-1] >= smooth[first - 1 : -2]) & (smooth[first:-1] > smooth[first + 1 :])
+    if not rising.any():
+        return first
+    mode = first + int(np.argmax(rising))
+    half = smooth < smooth[mode] / 2
+    right = mode + (int(np.argmax(half[mode:])) if half[mode:].any() else len(half) - mode)
+    left = mode - (int(np.argmax(half[mode::-1])) if half[: mode + 1].any() else mode)
+    broad = right - left > BROAD * 2.355 * (mode + 0.5)  # the full width of a normal mode at half its height
+    return mode + 1 if broad and np.median(smooth[:first]) < NOTHING * smooth[mode] else first
 
 
 def _sorted(intensities: np.ndarray) -> np.ndarray:

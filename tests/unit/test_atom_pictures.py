@@ -121,7 +121,7 @@ def test_sigmas__count_every_known_one(refined: xr.Dataset) -> None:
     assert [patch.get_data().values.sum() for patch in figure.axes[0].patches] == [n, n, n - 40]
     medians = 100 * np.nanmedian(partly["position_sigma"], axis=0)
     assert labels(figure)[:3] == [f"{a}, median {m:.1f} pm" for a, m in zip("xyz", medians, strict=True)]
-    assert labels(figure)[3] == "Cramér-Rao bound 7.0 pm"
+    assert labels(figure)[3] == "Cramér-Rao bound of an axis, rms 4.0 pm"
     with pytest.raises(InputError, match="no position_sigma"):
         draw_sigmas(refined.drop_vars("position_sigma"))
 

@@ -119,7 +119,7 @@ def test_inputs__what_is_missing(tmp_path: Path) -> None:
         make(store, VOLUME, "reconstruct")
         with pytest.raises(StoreError, match="holds no 'atoms' but"):
             inputs_of("classify", store)
-        with pytest.raises(StoreError, match="holds no 'atoms' but"):
+        with pytest.raises(StoreError, match="holds no 'atoms' but tilt_series/aligned, volume; aetdist trace makes"):
             inputs_of("refine", store)
 
 
@@ -174,13 +174,24 @@ def test_describe__says_what_there_is() -> None:
             unresolved=("atom", [True, False, False]),
             position_sigma=(("atom", "axis"), sigma),
         )
-        .assign_attrs(R=0.2, R1=0.1, n_added=4, n_deleted=0, cramer_rao=0.075, edits=["add,1", "delete,2", "add,3"])
+        .assign_attrs(
+            type_separation=[5.5],
+            n_non_atoms=7,
+            R=0.2,
+            R1=0.1,
+            n_added=4,
+            n_deleted=0,
+            cramer_rao=0.075,
+            edits=["add,1", "delete,2", "add,3"],
+        )
     )
     assert found.pop("position_sigma_pm") == pytest.approx([20.0, 20.0, 30.0])
     assert found.pop("cramer_rao_pm") == pytest.approx(7.5)
     assert found == {
         "n_atoms": 3,
         "atoms_of_type": {"1": 1, "3": 2},
+        "type_separation": [5.5],
+        "n_non_atoms": 7,
         "atoms_r_factor": 0.2,
         "atoms_r1_factor": 0.1,
         "n_added": 4,

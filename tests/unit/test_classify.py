@@ -13,7 +13,7 @@ from aetdist.classify import classify_atoms, species
 from aetdist.classify._kernels import pattern_rule
 from aetdist.classify.kmeans import kmeans_1d
 from aetdist.classify.patterns import atom_patterns
-from aetdist.classify.species import agree_locally, whitened
+from aetdist.classify.species import agree_locally, separation, whitened
 from aetdist.errors import InputError
 from aetdist.project.atoms import render_atoms
 from aetdist.simulate import nanoparticle
@@ -92,6 +92,16 @@ def test_classify__hardly_any_non_atoms(particle, n_none):
     result = classify_atoms(volume, as_atoms(position[kept]))
     assert result.attrs["n_types"] == np.bincount(types)[1:].tolist()
     assert result.attrs["n_non_atoms"] == n_none
+
+
+def test_separation__of_types_that_differ_and_of_one_that_is_parted():
+    rng = np.random.default_rng(5)
+    apart = np.concatenate([rng.normal(10, 1, 5000), rng.normal(18, 1, 5000)])
+    np.testing.assert_allclose(separation(apart, np.arange(10000) // 5000, 2), [8.0], rtol=0.03)
+    normal, even = rng.normal(10, 2, 20000), rng.uniform(0, 1, 20000)
+    for one, expected in ((normal, 2 / np.sqrt(np.pi / 2 - 1)), (even, 2 * np.sqrt(3))):
+        np.testing.assert_allclose(separation(one, (one > one.mean()).astype(int), 2), [expected], rtol=0.03)
+    assert np.isnan(separation(even, np.zeros(20000, int), 2)).all()
 
 
 def test_classify__where_intensity_changes_from_place_to_place(particle):

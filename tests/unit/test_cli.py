@@ -396,4 +396,10 @@ def test_summary__of_atoms(pipeline):
         "delete 1",
         "uncertainty along x, y, z, median 7.51, 7.6, 8 pm",
     ]
-    assert lines[8] == "Cramér-Rao bound 7.5 pm"
+    assert lines[8] == "Cramér-Rao bound, x, y, z together 7.5 pm"
+
+
+def test_summary__of_lists_in_lists(pipeline):
+    pipeline.answer = {"confusion": [[5, 1], [0, 7]], "edits": ["delete,1,2,3", "add,4,5,6"], "types": [1, 2]}
+    lines = [" ".join(line.split()) for line in invoke("info", "run.zarr").stdout.splitlines()]
+    assert lines[:3] == ["confusion 5, 1; 0, 7", "edits delete,1,2,3; add,4,5,6", "types 1, 2"]

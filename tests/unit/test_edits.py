@@ -72,6 +72,8 @@ def test_read__rows_read_back_as_they_are(tmp_path: Path) -> None:
     again = read_edits(table(tmp_path, "\n".join(edit.row for edit in edits)))
     assert [edit.row for edit in again] == [edit.row for edit in edits]
     assert again == edits
+    of_numpy = Edit("move", tuple(np.array([0.1, 2.5, -1e-17])), np.int64(1), tuple(np.float32([1.5, 0, 2])))
+    assert of_numpy.row == "move,0.1,2.5,-1e-17,1,1.5,0.0,2.0"
 
 
 @pytest.mark.parametrize(

@@ -233,3 +233,8 @@ def test_docs__are_read_from_numpydoc() -> None:
         "iterations": "How, and how often.",
     }
     assert parameter_docs(trace_atoms) == {}
+
+
+def test_config__says_nothing_that_is_meant_for_the_manual_or_for_python():
+    text = default_config()
+    assert not any(mark in text for mark in ("~", "]_", "only Python"))

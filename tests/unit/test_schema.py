@@ -45,6 +45,6 @@ def test_schema__units_go_on_a_copy() -> None:
 @pytest.mark.parametrize("group", [schema.TILT_SERIES, schema.VOLUME, schema.ATOMS], ids=lambda group: group.name)
 def test_schema__every_variable_has_a_unit_and_a_line(group: schema.Group) -> None:
     for variable in group.variables.values():
-        assert variable.units in {"1", "angstrom", "angstrom^2", "degree"}
+        assert variable.units in {"1", "angstrom", "angstrom^2", "degree", "pixel"}
         assert variable.description
         assert variable.kind in "fbiU"

@@ -9,7 +9,9 @@ from scipy.spatial import cKDTree
 from aetdist import schema
 from aetdist.errors import InputError
 from aetdist.metrics import compare_atoms
+from aetdist.simulate import nanoparticle
 from aetdist.trace import find_peaks, noise_threshold, trace_atoms
+from aetdist.voxels import noise_valley
 
 VOXEL = 0.35
 
@@ -46,6 +48,13 @@ def as_atoms(points):
 
 def nearest(atoms, points):
     return cKDTree(atoms["position"].values).query(points)[0]
+
+
+def test_trace__a_volume_without_finite_values():
+    x = np.arange(8) * 0.4
+    density = xr.DataArray(np.full((8, 8, 8), np.nan, np.float32), {axis: x for axis in "zyx"}, ("z", "y", "x"))
+    with pytest.raises(InputError, match="nowhere a finite number"):
+        trace_atoms(density.to_dataset(name="density"))
 
 
 def test_trace__perfect_lattice():
@@ -316,3 +325,51 @@ def test_noise_threshold__bad_input():
         noise_threshold([])
     with pytest.raises(InputError, match="not finite"):
         noise_threshold([1.0, np.nan])
+
+
+def test_noise_valley__three_species_with_and_without_noise():
+    rng = np.random.default_rng(10)
+    atoms = classes(rng, (8000, 28.0), (6900, 45.0), (3100, 78.0))
+    noise = np.abs(rng.normal(0, 5.0, 9000))
+    for peaks in (atoms, np.concatenate([noise, atoms])):
+        threshold = noise_threshold(peaks)
+        assert threshold < 22 and (peaks[peaks > threshold].size - atoms.size) < 0.01 * atoms.size
+        assert noise_valley(peaks) == threshold
+
+
+def test_noise_valley__none_where_there_is_nothing_to_part():
+    rng = np.random.default_rng(11)
+    assert noise_valley(np.abs(rng.normal(0, 1, 4000))) == -np.inf
+    assert noise_valley([2.0]) == noise_valley([2.0, 2.0]) == noise_valley([30.0, 50.0]) == -np.inf
+    assert noise_valley([-3.0, -1.0, -2.0]) == -np.inf
+
+
+def test_noise_valley__strong_noise_known_from_the_vacuum():
+    """A mode of its own at a third of the atoms' could be a light species; the vacuum tells that it is noise."""
+    rng = np.random.default_rng(12)
+    noise, atoms = classes(rng, (800, 0.35)), classes(rng, (300, 1.0))
+    peaks = np.concatenate([noise, atoms])
+    assert noise_valley(peaks) < 0.3
+    assert 0.45 < noise_valley(peaks, noise[:400]) < 0.8
+
+
+def test_trace__three_species():
+    """The lightest has a third of the heaviest's height; the smoothed noise a tenth of that of the lightest."""
+    truth = nanoparticle(24.0, species=("Ni", "Rh", "Pt"), seed=5)
+    heights = np.array([28.0, 45.0, 78.0])[truth["type"].values - 1]
+    points = truth["position"].values
+    rng = np.random.default_rng(6)
+    clean = render(points, (84, 84, 84), heights)
+    for noise in (0.0, 6.0):
+        density = np.maximum(clean + rng.normal(0, noise, clean.shape), 0)
+        result = compare_atoms(trace_atoms(as_volume(density)), truth, tolerance=1.0)
+        assert result.recall > 0.995 and result.precision > 0.995
+
+
+def test_trace__a_few_maxima_in_the_vacuum_are_noise():
+    rng = np.random.default_rng(13)
+    points = packing(rng, [6, 6, 6], 60)
+    stray = np.array([[-15.0, 0, 0], [-12.0, 0, 0], [15.0, 2, 0]])
+    density = render(np.concatenate([points, stray]), (60, 60, 110))
+    assert trace_atoms(as_volume(density)).sizes["atom"] == len(points)
+    assert trace_atoms(as_volume(density), isolation=0).sizes["atom"] == len(points) + 3
