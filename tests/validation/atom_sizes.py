@@ -24,6 +24,7 @@ DENSITY = 0.060  # atoms per cubic Angstrom, as `nanoparticle` packs these eleme
 TILTS = np.linspace(-70.0, 70.0, 55)
 NOISE = 0.03  # of a voxel, of the lowest atoms' height
 CHUNK = 128  # voxels
+ITERATIONS = 4  # of refinement, without curation: beside what it does once
 DOSE = 1.7e4  # electrons per square Angstrom and tilt
 
 
@@ -76,7 +77,7 @@ def measured(folder: str) -> dict[str, Any]:
     figures["traced"] = atoms.sizes["atom"]
     atoms = timed("classify", aet.classify_atoms, volume, atoms, species=3)
     figures["classified"] = atoms.sizes["atom"]
-    refined = timed("refine", aet.refine_atoms, series, atoms, volume=volume, iterations=20, curate=False)
+    refined = timed("refine", aet.refine_atoms, series, atoms, volume=volume, iterations=ITERATIONS, curate=False)
     figures["refined"] = refined.sizes["atom"]
     return figures
 
