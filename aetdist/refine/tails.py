@@ -56,9 +56,12 @@ def shown(group: Group, model: Model, tails: Tails | None) -> np.ndarray:
 
 
 def less_background(group: Group, model: Model, tails: Tails | None, scale: float) -> Group:
-    """The group without what is smooth (over `scale` pixels) of that which is not predicted."""
+    """The group without what is smooth (over `scale` pixels) of that which is not predicted.
+
+    Always from the raw images: what was taken off before comes back where it is predicted now.
+    """
     measured = np.empty_like(group.measured)
-    for t, (image, predicted) in enumerate(zip(group.measured, shown(group, model, tails), strict=True)):
+    for t, (image, predicted) in enumerate(zip(group.raw, shown(group, model, tails), strict=True)):
         known = (group.weights[t] > 0).astype(np.float32)
         left = ndimage.gaussian_filter(known * (image - predicted), scale, mode="constant")
         around = ndimage.gaussian_filter(known, scale, mode="constant")

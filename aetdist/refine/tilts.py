@@ -59,8 +59,8 @@ class Group:
     ----------
     numbers : ndarray, shape (t,), intp
         Which tilts of the series.
-    measured : ndarray, shape (t, y, x), float32
-        What was measured of the atoms, without a background.
+    raw, measured : ndarray, shape (t, y, x), float32
+        What was measured of the atoms, and the same without a background.
     images, weights : ndarray, shape (t, y, x), float32
         The same without tails of the probe, and 1 / variance of each pixel: 0 where nothing was measured.
     matrices : ndarray, shape (t, 3, 3), float64
@@ -74,6 +74,7 @@ class Group:
     """
 
     numbers: np.ndarray
+    raw: np.ndarray
     measured: np.ndarray
     images: np.ndarray
     weights: np.ndarray
@@ -249,6 +250,7 @@ def make_group(
     n = len(numbers)
     return Group(
         numbers,
+        images,
         images,
         images,
         weights,

@@ -236,7 +236,7 @@ def test_summary__lines_with_units(pipeline):
     assert lines[4].split() == ["recall", "0.5"] and lines[4].startswith("  ")
     assert lines[5].endswith("not defined")
     assert lines[-2].startswith("time") and lines[-1].startswith("peak memory")
-    assert lines[-1].endswith(" MB")
+    assert lines[-1].endswith((" MB", " GB"))
 
 
 @pytest.mark.parametrize(
