@@ -5,12 +5,13 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.ndimage import distance_transform_edt
 
 from aetdist.errors import InputError
 from aetdist.project.atoms import render_atoms
 from aetdist.simulate import nanoparticle
 from aetdist.trace import find_support
-from aetdist.trace.support import _block_means, _cell_means
+from aetdist.trace.support import _block_means, _cell_means, _grown
 
 VOXEL = 0.35
 
@@ -84,3 +85,11 @@ def test_support__bad_input(position):
         find_support(volume.where(volume.x > 0))
     with pytest.raises(InputError, match="needs density"):
         find_support(xr.Dataset())
+
+
+@pytest.mark.parametrize("shape", [(50, 20, 30), (7, 5, 6)])
+@pytest.mark.parametrize("reach", [0.5, 1.0, 2.7, 4.6])
+def test_grown__is_the_same_in_slabs(shape, reach):
+    inside = np.random.default_rng(0).random(shape) < 0.003
+    inside[-1, 0, 0] = True
+    np.testing.assert_array_equal(_grown(inside, reach), distance_transform_edt(~inside) <= reach)
