@@ -125,7 +125,7 @@ def as_dataset(
 
 
 def r_factor(images: Series, model: Model, tails: Tails | None = None) -> np.ndarray:
-    """R (eq. 4) of every tilt over measured pixels, (tilt,) float64."""
+    """R (eq. 4) of every tilt, (tilt,) float64; a background that was taken off counts against it."""
     sums = np.concatenate(images.map(_misfit, model, tails))
     return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
 
@@ -148,8 +148,8 @@ def differences(before: np.ndarray, after: np.ndarray, series: xr.Dataset) -> di
 
 def _misfit(group: Group, model: Model, tails: Tails | None) -> np.ndarray:
     known = group.weights > 0
-    left = np.abs(shown(group, model, tails) - group.measured, dtype=np.float64)
-    whole = np.abs(group.measured, dtype=np.float64)
+    left = np.abs(shown(group, model, tails) - group.raw, dtype=np.float64)
+    whole = np.abs(group.raw, dtype=np.float64)
     return np.stack([left.sum(axis=(1, 2), where=known), whole.sum(axis=(1, 2), where=known)], axis=1)
 
 
@@ -160,4 +160,4 @@ def _squares(group: Group, model: Model, tails: Tails | None) -> tuple[np.ndarra
 
 
 def _measured(group: Group) -> np.ndarray:
-    return np.stack([group.measured, group.weights > 0], axis=1)
+    return np.stack([group.raw, group.weights > 0], axis=1)
