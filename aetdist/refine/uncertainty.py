@@ -104,7 +104,7 @@ def white_noise(group: Group, t: int, noise: tuple[int, int]) -> np.ndarray:
 
 
 def noise_gradient(group: Group, model: Model, noise: tuple[int, int]) -> np.ndarray:
-    """J^T W of white noise, (n, 5)."""
+    """What white noise in the images adds to the gradient J^T W r of all atoms, (n, 5)."""
     total = np.zeros((len(model.heights), 5))
     for t in range(len(group.numbers)):
         total += _in_sample(group, t, _pulled(group, model, t, white_noise(group, t, noise)))
@@ -152,7 +152,7 @@ def solve_linear(
 
 
 def curved(group: Group, model: Model, change: np.ndarray) -> np.ndarray:
-    """J^T W J of a change, (n, 5)."""
+    """The gradient J^T W J c that a change c of the atoms brings about, to first order, (n, 5)."""
     total = np.zeros((len(model.heights), 5))
     for t, weights in enumerate(group.weights):
         image = np.zeros(weights.shape, np.float32)
