@@ -112,8 +112,8 @@ ATOMS = Group(
         Variable("origin", ("atom",), "U", "1", "how the atom came: traced, added, merged, edited"),
         Variable("r_factor", ("iteration", "tilt"), "f", "1", "R-factor (eq. 4) over measured pixels"),
         Variable("round_r", ("iteration",), "f", "1", "R before refinement and after every round of it, mean of tilts"),
-        Variable("difference_before", ("y", "x"), "f", "1", "image - model before refinement, rms over the tilts"),
-        Variable("difference_after", ("y", "x"), "f", "1", "the same after refinement"),
+        Variable("difference_before", ("map_y", "map_x"), "f", "1", "image - model before refinement, rms of tilts"),
+        Variable("difference_after", ("map_y", "map_x"), "f", "1", "the same after refinement"),
         Variable("angles", ("tilt", "euler"), "f", "degree", "Euler angles phi, theta, psi that suit the atoms best"),
         Variable("shift", ("tilt", "shift_axis"), "f", "pixel", "(y, x) by which the image is off beside the atoms"),
         Variable("gain", ("tilt",), "f", "1", "brightness of the image beside the mean one"),
@@ -123,8 +123,8 @@ ATOMS = Group(
         Variable("axis", ("axis",), "U", "1", "x, y, z"),
         Variable("type_number", ("type_number",), "i", "1", "type, 1..k"),
         Variable("tilt", ("tilt",), "i", "1", "number of the tilt"),
-        Variable("y", ("y",), "f", "angstrom", "y of a row of the difference maps"),
-        Variable("x", ("x",), "f", "angstrom", "x of a column of the difference maps"),
+        Variable("map_y", ("map_y",), "f", "angstrom", "y of a row of the difference maps"),
+        Variable("map_x", ("map_x",), "f", "angstrom", "x of a column of the difference maps"),
     ),
 )
 

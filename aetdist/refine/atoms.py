@@ -107,7 +107,7 @@ def refine_atoms(
         ATOMS: `position`, `type`, `intensity` (height H of the Gaussian), `b_factor` (Angstrom^2), `position_sigma`
         (atom, axis), `probability`, `type_probability`, `unresolved`, `origin`; `r_factor` (iteration, tilt) and
         `round_r` (iteration,), first one before anything was refined; `difference_before` and `difference_after`
-        (y, x); `angles` (tilt, euler), `shift` (tilt, [y, x]) in pixels and `gain` (tilt,), what was refined
+        (map_y, map_x); `angles` (tilt, euler), `shift` (tilt, [y, x]) in pixels and `gain` (tilt,), what was refined
         of the tilts. Attributes: `R` (eq. 4), `R1`, `type_heights`, `type_sigmas` (Angstrom), `heights` and `widths`
         ("type" or "atom", what was chosen), `tails` (part of an atom's intensity in each), `tail_blurs` (pixels),
         `cramer_rao` (Angstrom), `crowding`, `tilt_disagreement`, `n_added`, `n_deleted`, `n_merged`, `n_retyped`;

@@ -139,9 +139,9 @@ def difference_map(images: Series, model: Model, tails: Tails | None = None) -> 
 
 def differences(before: np.ndarray, after: np.ndarray, series: xr.Dataset) -> dict[str, Any]:
     """Variables of the difference maps with their coordinates."""
-    place = {axis: series[axis] for axis in "yx"}
+    place = {f"map_{axis}": series[axis].to_numpy() for axis in "yx"}
     return {
-        f"difference_{name}": xr.DataArray(values.astype(np.float32), place, ("y", "x"))
+        f"difference_{name}": xr.DataArray(values.astype(np.float32), place, ("map_y", "map_x"))
         for name, values in (("before", before), ("after", after))
     }
 

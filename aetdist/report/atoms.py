@@ -143,7 +143,7 @@ def draw_differences(atoms: xr.Dataset) -> Figure:
     Parameters
     ----------
     atoms : xarray.Dataset
-        ATOMS with difference_before and difference_after (y, x): rms over the tilts of image - model.
+        ATOMS with difference_before and difference_after (map_y, map_x): rms over the tilts of image - model.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def draw_differences(atoms: xr.Dataset) -> Figure:
     if not shown:
         raise InputError("These atoms hold no maps of the difference; refine makes them.")
     first = shown[0][1]
-    x, y = (first[axis].values if axis in first.coords else np.arange(first.sizes[axis]) for axis in "xy")
+    x, y = (first[axis].values if axis in first.coords else np.arange(first.sizes[axis]) for axis in ("map_x", "map_y"))
     finite = np.concatenate([image.values[np.isfinite(image.values)] for _, image in shown])
     top = float(np.quantile(finite, 0.995)) if finite.size else 1.0
     wide = np.ptp(x) > 1.3 * np.ptp(y)

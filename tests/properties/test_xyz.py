@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from aetdist.io import read_xyz, write_xyz
+from aetdist.schema import ATOMS
 
 WORDS = st.text(min_size=1, max_size=8).filter(lambda word: word.split() == [word])
-NAMES = st.from_regex(r"\A[A-Za-z][A-Za-z0-9_.-]{0,8}\Z").filter(
-    lambda name: name not in {"position", "species", "atom", "axis", "pos", "id", "type", "intensity", "Properties"}
-)
+KNOWN = {*ATOMS.variables, "pos", "id", "Properties"}
+NAMES = st.from_regex(r"\A[A-Za-z][A-Za-z0-9_.-]{0,8}\Z").filter(lambda name: name not in KNOWN)
 FLOATS = st.floats(-1e300, 1e300, allow_nan=False, width=64)
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 VALUES = st.one_of(

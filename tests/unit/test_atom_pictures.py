@@ -43,11 +43,11 @@ def refined() -> xr.Dataset:
         "unresolved": ("atom", rng.random(n) < 0.01),
         "round_r": ("iteration", fall),
         "r_factor": (("iteration", "tilt"), fall[:, None] * rng.normal(1.0, 0.05, (12, 3))),
-        "difference_before": (("y", "x"), bump * rng.normal(1.0, 0.3, bump.shape)),
-        "difference_after": (("y", "x"), 0.3 * bump * rng.normal(1.0, 0.3, bump.shape)),
+        "difference_before": (("map_y", "map_x"), bump * rng.normal(1.0, 0.3, bump.shape)),
+        "difference_after": (("map_y", "map_x"), 0.3 * bump * rng.normal(1.0, 0.3, bump.shape)),
     }
     attrs = {"R": 0.054, "R1": 0.112, "cramer_rao": 0.07, "elements": ["Co", "Pd", "Pt"], "edits": ["delete,1,2,3,,,,"]}
-    return with_units(atoms.assign(found).assign_coords(x=x, y=y).assign_attrs(attrs), ATOMS)
+    return with_units(atoms.assign(found).assign_coords(map_x=x, map_y=y).assign_attrs(attrs), ATOMS)
 
 
 @pytest.fixture(scope="module")

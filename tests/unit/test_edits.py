@@ -31,9 +31,15 @@ def atoms() -> xr.Dataset:
             "type_probability": (("atom", "type_number"), np.tile([0.75, 0.25], (4, 1))),
             "unresolved": ("atom", [False, True, False, False]),
             "r_factor": (("iteration", "tilt"), np.ones((2, 5))),
-            "difference_after": (("y", "x"), np.ones((3, 4))),
+            "difference_after": (("map_y", "map_x"), np.ones((3, 4))),
         },
-        {"atom": [0, 1, 2, 7], "axis": list("xyz"), "tilt": np.arange(5), "y": np.arange(3.0), "x": np.arange(4.0)},
+        {
+            "atom": [0, 1, 2, 7],
+            "axis": list("xyz"),
+            "tilt": np.arange(5),
+            "map_y": np.arange(3.0),
+            "map_x": np.arange(4.0),
+        },
         {"R": 0.1, "elements": ["Co", "Pt"]},
     )
     return schema.with_units(dataset, schema.ATOMS)

@@ -63,6 +63,12 @@ def test_xyz__writes_plain_columns(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.xyz"]
 
 
+def test_xyz__a_column_may_be_called_x(tmp_path: Path) -> None:
+    dataset = atoms(2, x=("atom", [1.5, 2.5]), y=("atom", [3, 4]))
+    write_xyz(tmp_path / "a.xyz", dataset)
+    xr.testing.assert_equal(read_xyz(tmp_path / "a.xyz"), dataset)
+
+
 def test_xyz__plain_file_and_windows_line_ends(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_bytes(b"2\r\nmade by hand\r\nTa 0 0 0\r\nTa\t1.5  2 3\r\n\r\n")
     found = read_xyz(tmp_path / "a.xyz")
