@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .acquisition import import_acquisition
     from .align import align_tilt_series, apply_alignment
+    from .analysis.bonds import bond_order
+    from .analysis.nuclei import find_nuclei
     from .angles import apply_refinement, refine_angles
     from .classify import classify_atoms
     from .cluster import connect
@@ -57,6 +59,8 @@ _HOMES = {
     "trace_atoms": "trace",
     "classify_atoms": "classify",
     "refine_atoms": "refine",
+    "bond_order": "analysis.bonds",
+    "find_nuclei": "analysis.nuclei",
     "compare_atoms": "metrics",
     "r_factor": "metrics",
     "r1_factor": "metrics",
@@ -71,12 +75,14 @@ __all__ = [
     "amorphous_film",
     "apply_alignment",
     "apply_refinement",
+    "bond_order",
     "calibrate_scan",
     "classify_atoms",
     "compare_atoms",
     "connect",
     "correct_frames",
     "denoise",
+    "find_nuclei",
     "import_acquisition",
     "import_tilt_series",
     "nanoparticle",
