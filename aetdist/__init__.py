@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .acquisition import import_acquisition
     from .align import align_tilt_series, apply_alignment
+    from .analysis.voronoi import voronoi_indices
     from .angles import apply_refinement, refine_angles
     from .classify import classify_atoms
     from .cluster import connect
@@ -61,6 +62,7 @@ _HOMES = {
     "r_factor": "metrics",
     "r1_factor": "metrics",
     "normalised_rmse": "metrics",
+    "voronoi_indices": "analysis.voronoi",
     "read_atoms": "io",
     "write_xyz": "io",
 }
@@ -97,6 +99,7 @@ __all__ = [
     "simulate_tilt_series",
     "subtract_background",
     "trace_atoms",
+    "voronoi_indices",
     "write_xyz",
 ]
 
