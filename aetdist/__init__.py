@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from .align import align_tilt_series, apply_alignment
     from .analysis.bonds import bond_order
     from .analysis.nuclei import find_nuclei
+    from .analysis.pair_distribution import pair_distribution, structure_factor
+    from .analysis.surface import find_surface
+    from .analysis.voronoi import voronoi_indices
     from .angles import apply_refinement, refine_angles
     from .classify import classify_atoms
     from .cluster import connect
@@ -59,12 +62,16 @@ _HOMES = {
     "trace_atoms": "trace",
     "classify_atoms": "classify",
     "refine_atoms": "refine",
+    "find_surface": "analysis.surface",
+    "pair_distribution": "analysis.pair_distribution",
+    "structure_factor": "analysis.pair_distribution",
     "bond_order": "analysis.bonds",
     "find_nuclei": "analysis.nuclei",
     "compare_atoms": "metrics",
     "r_factor": "metrics",
     "r1_factor": "metrics",
     "normalised_rmse": "metrics",
+    "voronoi_indices": "analysis.voronoi",
     "read_atoms": "io",
     "write_xyz": "io",
 }
@@ -83,10 +90,12 @@ __all__ = [
     "correct_frames",
     "denoise",
     "find_nuclei",
+    "find_surface",
     "import_acquisition",
     "import_tilt_series",
     "nanoparticle",
     "normalised_rmse",
+    "pair_distribution",
     "preprocess_acquisition",
     "project_volume",
     "r1_factor",
@@ -101,8 +110,10 @@ __all__ = [
     "register_frames",
     "simulate_acquisition",
     "simulate_tilt_series",
+    "structure_factor",
     "subtract_background",
     "trace_atoms",
+    "voronoi_indices",
     "write_xyz",
 ]
 
