@@ -16,6 +16,8 @@ from ._voronoi_kernels import CLOSED, OPEN, UNBOUNDED, grow_tree, voronoi_cells
 
 EDGES = np.array([3, 4, 5, 6])
 """The faces that an index counts, by their edges."""
+ICOSAHEDRA = np.array([[0, 0, 12, 0], [0, 1, 10, 2], [0, 2, 8, 2], [0, 2, 8, 1]])
+"""Indices of the icosahedron and of what counts as a distorted one."""
 _NEAR = 40  # neighbours within the first radius: enough to close nearly every cell inside a dense sample
 _FLAT = 1e-6  # a sample whose thickness is a smaller part of its width is a plane
 
@@ -102,6 +104,57 @@ def voronoi_indices(
     parts = _cut_cells(positions, largest, {**settings, "published": convention == "yang2021"})
     found = _dataset(len(positions), parts)
     return found.assign_attrs(settings, convention=convention or "")
+
+
+def voronoi_statistics(cells: xr.Dataset, which: np.ndarray | None = None, *, top: int = 10) -> xr.Dataset:
+    """Count the indices and the faces of some of the atoms.
+
+    Parameters
+    ----------
+    cells : xarray.Dataset
+        From :func:`voronoi_indices`.
+    which : array_like, shape (n,), bool, optional
+        The atoms to count, for instance the disordered ones; all by default.
+    top : int
+        Number of indices that are listed.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``top_index`` (kind, edges), int16, the commonest indices, equally common ones in their own order;
+        ``top_count`` (kind), int64; ``top_fraction`` (kind), of the atoms with an index; ``face_fraction`` (edges), of
+        their faces with 3 to 6 edges; ``icosahedra``, fraction of all atoms counted, with an index or without, that
+        have one of <0,0,12,0>, <0,1,10,2>, <0,2,8,2>, <0,2,8,1>. Fractions are NaN where nothing was counted.
+        Attributes: ``atoms`` and ``indexed``, how many were counted, and how many of them have an index.
+
+    Raises
+    ------
+    InputError
+        If `which` is not a mask of the atoms.
+    """
+    index = cells["voronoi_index"].values
+    which = np.ones(len(index), bool) if which is None else np.asarray(which)
+    if which.dtype != bool or which.shape != (len(index),):
+        raise InputError(
+            f"which came as {which.dtype} with shape {which.shape}; needed is a mask of the {len(index)} atoms."
+        )
+    index = index[which & (index[:, 0] >= 0)]
+    kinds, count = np.unique(index, axis=0, return_counts=True)
+    first = np.argsort(-count, kind="stable")[:top]
+    faces = index.sum(axis=0)
+    icosahedra = (index[:, None] == ICOSAHEDRA).all(axis=2).sum()
+    with np.errstate(invalid="ignore"):
+        return xr.Dataset(
+            {
+                "top_index": (("kind", "edges"), kinds[first]),
+                "top_count": ("kind", count[first]),
+                "top_fraction": ("kind", count[first] / len(index)),
+                "face_fraction": ("edges", faces / faces.sum()),
+                "icosahedra": ((), np.divide(icosahedra, np.count_nonzero(which))),
+            },
+            {"edges": cells["edges"]},
+            {"atoms": int(np.count_nonzero(which)), "indexed": len(index)},
+        )
 
 
 def _cut_cells(positions: np.ndarray, largest: int, settings: dict) -> list[tuple[np.ndarray, ...]]:
