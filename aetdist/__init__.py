@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from .acquisition import import_acquisition
     from .align import align_tilt_series, apply_alignment
     from .analysis.bonds import bond_order
+    from .analysis.coordination import coordination, warren_cowley
     from .analysis.nuclei import find_nuclei
     from .analysis.pair_distribution import pair_distribution, structure_factor
     from .analysis.surface import find_surface
     from .analysis.voronoi import voronoi_indices
+    from .analysis.voronoi import voronoi_indices, voronoi_statistics
     from .angles import apply_refinement, refine_angles
     from .classify import classify_atoms
     from .cluster import connect
@@ -71,7 +73,10 @@ _HOMES = {
     "r_factor": "metrics",
     "r1_factor": "metrics",
     "normalised_rmse": "metrics",
+    "coordination": "analysis.coordination",
+    "warren_cowley": "analysis.coordination",
     "voronoi_indices": "analysis.voronoi",
+    "voronoi_statistics": "analysis.voronoi",
     "read_atoms": "io",
     "write_xyz": "io",
 }
@@ -87,6 +92,7 @@ __all__ = [
     "classify_atoms",
     "compare_atoms",
     "connect",
+    "coordination",
     "correct_frames",
     "denoise",
     "find_nuclei",
@@ -114,6 +120,8 @@ __all__ = [
     "subtract_background",
     "trace_atoms",
     "voronoi_indices",
+    "voronoi_statistics",
+    "warren_cowley",
     "write_xyz",
 ]
 

@@ -17,13 +17,16 @@ from .._jit import njit
 BOX = 1e7  # Angstrom; half the edge of the box that cells are cut from
 FARTHEST = 1e6  # Angstrom; a cell that reaches beyond it is unbounded as far as coordinates can tell
 _TOUCHING = 1e-11  # of the lengths at hand: a plane that is no farther inside a corner only touches it
-_DEPENDENT = 1e-14  # three unit normals with a smaller determinant have no meeting point
-CLOSED, OPEN, UNINDEXED = 0, 1, 2
+_DEPENDENT = 1e-14  # unit normals with a smaller determinant have no meeting point
+_LEAF = 8  # points in a leaf of the tree
+CLOSED, OPEN, UNBOUNDED, UNINDEXED = 0, 1, 2, 3
 
 
 @njit
-def _box(normal, offset, corner, vertex, radius):
+def _box(room):
     """Start with the box: six planes, eight corners."""
+    of, normal, offset, corner, vertex, radius, checked = room[:7]
+    of[:6] = -1
     for axis in range(3):
         for side in range(2):
             normal[2 * axis + side] = 0.0
@@ -37,7 +40,7 @@ def _box(normal, offset, corner, vertex, radius):
         corner[t, 2 - odd] = 4 + sides[2]
         for axis in range(3):
             vertex[t, axis] = BOX * (1.0 - 2.0 * sides[axis])
-        radius[t] = BOX * np.sqrt(3.0)
+        radius[t], checked[t] = BOX * np.sqrt(3.0), False
     return 8
 
 
@@ -60,27 +63,9 @@ def _meet(normal, offset, a, b, c, out):
 
 
 @njit
-def _cut(normal, offset, corner, vertex, radius, n, p, beyond, loop):
-    """Cut the cell of n corners by plane p; gives the new number of corners, n itself with nothing cut off or not.
-
-    Parameters
-    ----------
-    normal, offset : ndarray, shape (planes, 3) and (planes,), float64
-        Unit normals (outwards) and distances of the planes from the atom.
-    corner, vertex, radius : ndarray, shape (corners, 3), (corners, 3) and (corners,)
-        Planes of every corner, its place and distance from the atom; changed.
-    n, p : int
-        Corners there are; number of the plane.
-    beyond, loop : ndarray, int64
-        Room to work in.
-
-    Returns
-    -------
-    n : int
-        Corners there are now.
-    changed : bool
-        False where the plane touches the cell at most.
-    """
+def _cut(room, n, p):
+    """Cut the cell of n corners by plane p; gives the number of corners then, and whether anything was cut off."""
+    _, normal, offset, corner, vertex, radius, checked, beyond, loop, placed = room
     nx, ny, nz, away = normal[p, 0], normal[p, 1], normal[p, 2], offset[p]
     gone = 0
     for t in range(n):
@@ -103,7 +88,6 @@ def _cut(normal, offset, corner, vertex, radius, n, p, beyond, loop):
             if not inner:
                 loop[made, 0], loop[made, 1], loop[made, 2] = a, b, beyond[k]
                 made += 1
-    placed = np.empty((made, 3))
     for k in range(made):
         if not _meet(normal, offset, loop[k, 0], loop[k, 1], p, placed[k]):
             # The edge lies in the plane as far as can be told: any point of it will do.
@@ -114,100 +98,224 @@ def _cut(normal, offset, corner, vertex, radius, n, p, beyond, loop):
         corner[t, 0], corner[t, 1], corner[t, 2] = loop[k, 0], loop[k, 1], p
         vertex[t] = placed[k]
         radius[t] = np.sqrt(placed[k, 0] ** 2 + placed[k, 1] ** 2 + placed[k, 2] ** 2)
+        checked[t] = False
     for k in range(gone - 1, made - 1, -1):  # holes that are left take the last corner
         t, n = beyond[k], n - 1
-        corner[t], vertex[t], radius[t] = corner[n], vertex[n], radius[n]
+        corner[t], vertex[t], radius[t], checked[t] = corner[n], vertex[n], radius[n], checked[n]
     return n, True
 
 
 @njit
-def _nearest_first(points, i, some, nearer, farther, reach):
-    """Sort the points at a distance of nearer <= d < farther, and in reach, from point i by distance, then by index."""
-    index = np.empty(len(some), np.int64)
-    square = np.empty(len(some))
-    n = 0
-    for j in some:
-        d = (points[j, 0] - points[i, 0]) ** 2 + (points[j, 1] - points[i, 1]) ** 2 + (points[j, 2] - points[i, 2]) ** 2
-        if j != i and nearer * nearer <= d < farther * farther and d <= reach[j] * reach[j]:
-            index[n], square[n] = j, d
-            n += 1
-    order = np.argsort(square[:n], kind="mergesort")  # keeps equal ones by index
-    return index[:n][order], np.sqrt(square[:n][order])
+def _room(planes):
+    """Arrays for a cell that so many planes cut: three of the planes, four of the corners, three to work in.
+
+    of, normal, offset : neighbour that each plane stands for (-1: the box), outward normal, distance from the atom.
+    corner, vertex, radius, checked : the three planes, place, distance from the atom, whether it is known to be final.
+    """
+    corners = 2 * planes
+    return (
+        np.empty(planes, np.int64),
+        np.empty((planes, 3)),
+        np.empty(planes),
+        np.empty((corners, 3), np.int64),
+        np.empty((corners, 3)),
+        np.empty(corners),
+        np.empty(corners, np.bool_),
+        np.empty(corners, np.int64),
+        np.empty((3 * corners, 3), np.int64),
+        np.empty((corners, 3)),
+    )
 
 
 @njit
-def _cell(points, reaches, i, near, others, inner, outer):
-    """Cut the cell of point i: by the near points, then by others from `inner` to `outer` while they can reach it.
+def _add(room, n, p, dx, dy, dz, number):
+    """Cut by plane p, half-way to a neighbour at (dx, dy, dz)."""
+    of, normal, offset = room[:3]
+    distance = np.sqrt(dx * dx + dy * dy + dz * dz)
+    of[p], offset[p] = number, 0.5 * distance
+    normal[p, 0], normal[p, 1], normal[p, 2] = dx / distance, dy / distance, dz / distance
+    return _cut(room, n, p)
+
+
+@njit
+def _cut_near(room, points, numbers, i, near):
+    """Cut the cell of point i by the near points, nearest first, while they can reach it."""
+    radius = room[5]
+    x, y, z = points[i]
+    square = np.empty(len(near))
+    for k in range(len(near)):
+        j = near[k]
+        square[k] = (points[j, 0] - x) ** 2 + (points[j, 1] - y) ** 2 + (points[j, 2] - z) ** 2
+    n, planes, farthest = _box(room), 6, BOX * np.sqrt(3.0)
+    for k in np.argsort(square, kind="mergesort"):  # equal ones stay by index
+        if square[k] > 4.0 * farthest * farthest:
+            break
+        j = near[k]
+        n, changed = _add(room, n, planes, points[j, 0] - x, points[j, 1] - y, points[j, 2] - z, numbers[j])
+        if changed:
+            planes += 1
+            farthest = radius[:n].max()
+    return n, planes
+
+
+@njit
+def grow_tree(points):
+    """Sort points into a tree of boxes, halved again and again across their longest side.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 3), float64
+        Positions.
 
     Returns
     -------
-    of : ndarray, shape (planes,), int64
-        Neighbour that each plane stands for, -1 for the box.
-    normal, offset, corner, vertex, radius
-        As in :func:`_cut`.
-    n : int
-        Corners.
+    order : ndarray, shape (n,), int64
+        Points, leaf by leaf.
+    low, high : ndarray, shape (nodes, 3), float64
+        Box of each node.
+    begin, end, right : ndarray, shape (nodes,), int64
+        Where its points stand in `order`; its second half (the first is the next node), 0 for a leaf.
     """
-    first, near_distance = _nearest_first(points, i, near, 0.0, np.inf, reaches)
-    room = 6 + len(first) + len(others)
-    of = np.full(room, -1, np.int64)
-    normal, offset = np.empty((room, 3)), np.empty(room)
-    corner, vertex, radius = np.empty((2 * room, 3), np.int64), np.empty((2 * room, 3)), np.empty(2 * room)
-    beyond, loop = np.empty(2 * room, np.int64), np.empty((6 * room, 3), np.int64)
-    n = _box(normal, offset, corner, vertex, radius)
-    planes, reach = 6, 2.0 * BOX * np.sqrt(3.0)
-    for stage in range(2):
-        if stage == 0:
-            index, distance = first, near_distance
-        else:
-            if len(others) == 0 or reach < inner:
-                break
-            index, distance = _nearest_first(points, i, others, inner, min(outer, reach), reaches)
-        for k in range(len(index)):
-            if distance[k] > reach:
-                break
-            for axis in range(3):
-                normal[planes, axis] = (points[index[k], axis] - points[i, axis]) / distance[k]
-            offset[planes] = 0.5 * distance[k]
-            n, changed = _cut(normal, offset, corner, vertex, radius, n, planes, beyond, loop)
-            if changed:
-                of[planes] = index[k]
-                planes += 1
-                reach = 2.0 * radius[:n].max()
-    return of[:planes], normal[:planes], offset[:planes], corner[:n], vertex[:n], radius[:n]
+    most = 4 * len(points) // _LEAF + 4
+    order, low, high = np.arange(len(points)), np.empty((most, 3)), np.empty((most, 3))
+    begin, end, right = np.zeros(most, np.int64), np.zeros(most, np.int64), np.zeros(most, np.int64)
+    waiting, nodes = [(0, len(points), -1)], 0
+    while len(waiting) and len(points):
+        first, last, parent = waiting.pop()
+        if parent >= 0:
+            right[parent] = nodes
+        begin[nodes], end[nodes] = first, last
+        part = order[first:last].copy()
+        longest, axis = -1.0, 0
+        for k in range(3):
+            low[nodes, k], high[nodes, k] = points[part, k].min(), points[part, k].max()
+            if high[nodes, k] - low[nodes, k] > longest:
+                longest, axis = high[nodes, k] - low[nodes, k], k
+        if last - first > _LEAF:
+            order[first:last] = part[np.argsort(points[part, axis], kind="mergesort")]
+            middle = (first + last) // 2
+            waiting.append((middle, last, nodes))
+            waiting.append((first, middle, -1))
+        nodes += 1
+    return order, low[:nodes], high[:nodes], begin[:nodes], end[:nodes], right[:nodes]
+
+
+@njit
+def _nearest_to_corner(tree, points, numbers, x, y, z, vx, vy, vz, used, stack):
+    """Find the point nearest to a corner and nearer than the cell's own point; -1 where there is none.
+
+    The corner is at v from the cell's point (x, y, z), another point at d. It is nearer to the corner where
+    g = v d - d^2 / 2 > 0, which is largest for the nearest; in a box each axis has its own largest value.
+    """
+    order, low, high, begin, end, right = tree
+    best, found = 0.0, -1
+    reach = np.sqrt(vx * vx + vy * vy + vz * vz)
+    stack[0], waiting = 0, 1
+    while waiting:
+        waiting -= 1
+        node = stack[waiting]
+        if _most(low, high, node, x, y, z, vx, vy, vz) <= best:
+            continue
+        if right[node]:
+            a, b = node + 1, right[node]
+            if _most(low, high, a, x, y, z, vx, vy, vz) > _most(low, high, b, x, y, z, vx, vy, vz):
+                a, b = b, a
+            stack[waiting], stack[waiting + 1] = a, b
+            waiting += 2
+            continue
+        for k in range(begin[node], end[node]):
+            j = order[k]
+            dx, dy, dz = points[j, 0] - x, points[j, 1] - y, points[j, 2] - z
+            square = dx * dx + dy * dy + dz * dz
+            g = vx * dx + vy * dy + vz * dz - 0.5 * square
+            away = np.sqrt(square)
+            if g > best and g > _TOUCHING * away * (reach + 0.5 * away) and not (used == numbers[j]).any():
+                best, found = g, j
+    return found
+
+
+@njit
+def _most(low, high, node, x, y, z, vx, vy, vz):
+    """Largest g (see above) within a box."""
+    dx = min(max(vx, low[node, 0] - x), high[node, 0] - x)
+    dy = min(max(vy, low[node, 1] - y), high[node, 1] - y)
+    dz = min(max(vz, low[node, 2] - z), high[node, 2] - z)
+    return dx * (vx - 0.5 * dx) + dy * (vy - 0.5 * dy) + dz * (vz - 0.5 * dz)
+
+
+@njit
+def _cut_far(room, n, planes, x, y, z, inner, tree, points, numbers, stack):
+    """Cut the cell of a point at (x, y, z) until no point of the tree is nearer than it to any far corner."""
+    of, vertex, radius, checked = room[0], room[4], room[5], room[6]
+    while True:
+        t = -1
+        for k in range(n):
+            if not checked[k] and 2.0 * radius[k] >= inner and (t < 0 or radius[k] > radius[t]):
+                t = k
+        if t < 0:
+            return n, planes
+        vx, vy, vz = vertex[t]
+        j = _nearest_to_corner(tree, points, numbers, x, y, z, vx, vy, vz, of[:planes], stack)
+        changed = False
+        if j >= 0:
+            n, changed = _add(room, n, planes, points[j, 0] - x, points[j, 1] - y, points[j, 2] - z, numbers[j])
+            planes += changed
+        if not changed:
+            checked[t] = True
+            if radius[t] >= FARTHEST:  # unbounded, whatever else
+                return n, planes
+
+
+@njit
+def _cut_again(room, kept):
+    """Cut the cell from some of its planes, given by rising number."""
+    of, normal, offset = room[:3]
+    n = _box(room)
+    for k in range(len(kept)):
+        p = kept[k]
+        of[6 + k], normal[6 + k], offset[6 + k] = of[p], normal[p], offset[p]
+        n, _ = _cut(room, n, 6 + k)
+    return n, 6 + len(kept)
 
 
 @njit
 def _fan_down_columns(polygon):
-    """Area of a pentagon as the published script has it: cross products along the wrong axis of a 3 x 3 array."""
+    """Area of a pentagon as the published script has it: cross products along the wrong axis of a 3 x 3 array.
+
+    It depends on the corner that the fan starts at, which is not known: this is the mean of all five.
+    """
     area = 0.0
-    product = np.empty((3, 3))
-    for column in range(3):
-        a = polygon[1:4, column] - polygon[0, column]
-        b = polygon[2:5, column] - polygon[0, column]
-        product[0, column] = a[1] * b[2] - a[2] * b[1]
-        product[1, column] = a[2] * b[0] - a[0] * b[2]
-        product[2, column] = a[0] * b[1] - a[1] * b[0]
-    for row in range(3):
-        area += 0.5 * np.sqrt(product[row, 0] ** 2 + product[row, 1] ** 2 + product[row, 2] ** 2)
+    a, b, product = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
+    for first in range(5):
+        for k in range(3):
+            for axis in range(3):
+                a[k, axis] = polygon[(first + k + 1) % 5, axis] - polygon[first, axis]
+                b[k, axis] = polygon[(first + k + 2) % 5, axis] - polygon[first, axis]
+        for column in range(3):
+            for k in range(3):
+                up, down = (k + 1) % 3, (k + 2) % 3
+                product[k, column] = a[up, column] * b[down, column] - a[down, column] * b[up, column]
+        for k in range(3):
+            area += 0.1 * np.sqrt(product[k, 0] ** 2 + product[k, 1] ** 2 + product[k, 2] ** 2)
     return area
 
 
 @njit
-def _faces(of, offset, corner, vertex, shortest_edge, published):
-    """Neighbour, area, edges and plane of the faces of a cell, and its volume."""
+def _faces(room, n, planes, shortest_edge, published):
+    """Plane, area and edges of the faces of a cell, and its volume."""
+    offset, corner, vertex = room[2], room[3][:n], room[4]
     found = 0
-    plane, area, edges = np.empty(len(of), np.int64), np.empty(len(of)), np.empty(len(of), np.int64)
+    plane, area, edges = np.empty(planes, np.int64), np.empty(planes), np.empty(planes, np.int64)
     polygon, after, before = (
-        np.empty((len(corner), 3)),
-        np.empty(len(corner), np.int64),
-        np.empty(len(corner), np.int64),
+        np.empty((n, 3)),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
     )
-    where = np.empty(len(corner), np.int64)
+    where = np.empty(n, np.int64)
     volume = 0.0
-    for p in range(6, len(of)):
+    for p in range(6, planes):
         sides = 0
-        for t in range(len(corner)):
+        for t in range(n):
             for e in range(3):
                 if corner[t, e] == p:
                     before[sides], after[sides] = corner[t, (e + 1) % 3], corner[t, (e + 2) % 3]
@@ -243,25 +351,23 @@ def _faces(of, offset, corner, vertex, shortest_edge, published):
 
 @njit
 def voronoi_cells(
-    points, reaches, rows, start, near, others, inner, outer, smallest_face, again, shortest_edge, published
+    points, numbers, rows, start, near, inner, tree, far, far_numbers, smallest_face, again, shortest_edge, published
 ):
     """Cells of some points.
 
     Parameters
     ----------
-    points : ndarray, shape (n, 3), float64
-        All points.
-    reaches : ndarray, shape (n,), float64
-        Twice the distance of the farthest corner of every point's cell, or more: it is a neighbour of no point that
-        is farther away.
+    points, numbers : ndarray, shape (n, 3), float64, and (n,), int64
+        The points around, and what to call them in the answer.
     rows : ndarray, shape (m,), int64
         Points whose cells are asked for.
     start, near : ndarray, shape (m + 1,) and (pairs,), int64
         All neighbours within `inner` of each of them, by rising index.
-    others : ndarray, shape (k,), int64
-        Points with a reach of `inner` or more, rising.
-    inner, outer : float
-        Radii; a cell whose corners lie within half of `outer` is closed.
+    inner : float
+        A cell whose corners all lie within half of it is closed.
+    tree, far, far_numbers
+        As :func:`grow_tree` gives it, its points, and what to call them: those that may be neighbours at a distance of
+        `inner` or more. Without points, cells that are not closed stay open.
     smallest_face : float
         Faces with a smaller part of the cell's area are dropped.
     again : bool
@@ -274,9 +380,7 @@ def voronoi_cells(
     Returns
     -------
     state : ndarray, shape (m,), int64
-        CLOSED, OPEN (points farther away, or none, may close it), or UNINDEXED (not closed by the neighbours left).
-    reach : ndarray, shape (m,), float64
-        Twice the distance of the farthest corner.
+        CLOSED, OPEN (without far points), UNBOUNDED, or UNINDEXED (the neighbours that are left do not close it).
     volume : ndarray, shape (m,), float64
         Of the first cell.
     count : ndarray, shape (m,), int64
@@ -284,30 +388,34 @@ def voronoi_cells(
     neighbour, area, edges : ndarray, shape (faces,)
         The faces, cell by cell, by rising neighbour.
     """
-    state, reach = np.zeros(len(rows), np.int64), np.empty(len(rows))
-    volume, count = np.full(len(rows), np.nan), np.zeros(len(rows), np.int64)
+    state, volume, count = np.zeros(len(rows), np.int64), np.full(len(rows), np.nan), np.zeros(len(rows), np.int64)
     neighbour = np.empty(16 * len(rows) + 16, np.int64)
     area, edges = np.empty(len(neighbour)), np.empty(len(neighbour), np.int64)
-    nobody = np.empty(0, np.int64)
+    room, stack = _room(6 + np.diff(start).max() + len(far)), np.empty(128, np.int64)
+    of, radius = room[0], room[5]
     at = 0
     for row in range(len(rows)):
         i = rows[row]
-        of, _, offset, corner, vertex, radius = _cell(
-            points, reaches, i, near[start[row] : start[row + 1]], others, inner, outer
-        )
-        reach[row] = 2.0 * radius.max()
-        if not reach[row] < min(outer, 2.0 * FARTHEST):
-            state[row] = OPEN
-            continue
-        plane, size, sides, volume[row] = _faces(of, offset, corner, vertex, shortest_edge, published)
+        n, planes = _cut_near(room, points, numbers, i, near[start[row] : start[row + 1]])
+        if 2.0 * radius[:n].max() >= inner:
+            if len(far) == 0:
+                state[row] = OPEN
+                continue
+            n, planes = _cut_far(
+                room, n, planes, points[i, 0], points[i, 1], points[i, 2], inner, tree, far, far_numbers, stack
+            )
+            if radius[:n].max() >= FARTHEST:
+                state[row] = UNBOUNDED
+                continue
+        plane, size, sides, volume[row] = _faces(room, n, planes, shortest_edge, published)
         left = size >= smallest_face * size.sum()
         plane, size, sides = plane[left], size[left], sides[left]
         if again:
-            of, _, offset, corner, vertex, radius = _cell(points, reaches, i, np.sort(of[plane]), nobody, inner, outer)
-            if not radius.max() < FARTHEST:
+            n, planes = _cut_again(room, plane)
+            if radius[:n].max() >= FARTHEST:
                 state[row] = UNINDEXED
                 continue
-            plane, size, sides, _ = _faces(of, offset, corner, vertex, shortest_edge, False)
+            plane, size, sides, _ = _faces(room, n, planes, shortest_edge, False)
         if at + len(plane) > len(neighbour):
             neighbour, edges = np.concatenate((neighbour, neighbour)), np.concatenate((edges, edges))
             area = np.concatenate((area, area))
@@ -317,4 +425,4 @@ def voronoi_cells(
         edges[at : at + len(plane)] = sides[order]
         count[row] = len(plane)
         at += len(plane)
-    return state, reach, volume, count, neighbour[:at], area[:at], edges[:at]
+    return state, volume, count, neighbour[:at], area[:at], edges[:at]
