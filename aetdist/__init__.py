@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from .analysis.nuclei import find_nuclei
     from .analysis.pair_distribution import pair_distribution, structure_factor
     from .analysis.surface import find_surface
-    from .analysis.voronoi import voronoi_indices
     from .analysis.voronoi import voronoi_indices, voronoi_statistics
     from .angles import apply_refinement, refine_angles
     from .classify import classify_atoms

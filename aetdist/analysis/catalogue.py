@@ -10,12 +10,13 @@ import numpy as np
 import xarray as xr
 
 from .bonds import ORDERED, bond_order
+from .coordination import coordination, warren_cowley
 from .nuclei import find_nuclei
 from .pair_distribution import pair_distribution, structure_factor
 from .peaks import first_valley, peaks_of
 from .sample import Sample, sample_of
 from .surface import find_surface
-from .voronoi import voronoi_indices
+from .voronoi import voronoi_indices, voronoi_statistics
 
 Found = Mapping[str, xr.Dataset]
 Settings = Mapping[str, Any]
@@ -123,7 +124,9 @@ def figures_of(found: Found, settings: Settings) -> dict[str, float]:
 # -- the analyses ------------------------------------------------------------------------------------
 
 
-def _surface(sample: Sample, found: Found, settings: Settings) -> xr.Dataset:
+def _surface(sample: Sample, found: Found, settings: Settings) -> xr.Dataset | None:
+    if sample.cell is not None:
+        return None
     return find_surface(sample.atoms, radius=settings["surface_radius"], field=sample.field)
 
 
@@ -196,16 +199,62 @@ def _nuclei_figures(found: xr.Dataset, settings: Settings) -> dict[str, float]:
 
 
 def _voronoi(sample: Sample, found: Found, settings: Settings) -> xr.Dataset:
-    return voronoi_indices(sample.atoms, convention=settings["convention"])
+    cells = voronoi_indices(sample.atoms, convention=settings["convention"])
+    if sample.cell is None:
+        return cells
+    cells = cells.isel(face=np.flatnonzero(cells["face_atom"].values < sample.n))
+    cells["face_neighbour"] = cells["face_neighbour"].copy(data=sample.numbers[cells["face_neighbour"].values])
+    return sample.cropped(cells)
 
 
 def _voronoi_figures(found: xr.Dataset, settings: Settings) -> dict[str, float]:
     return {"atoms with a Voronoi index (%)": 100.0 * float((found["n_faces"] >= 0).mean())}
 
 
+def _voronoi_statistics(sample: Sample, found: Found, settings: Settings) -> xr.Dataset:
+    return voronoi_statistics(found["voronoi"], _disordered(found))
+
+
+def _statistics_figures(found: xr.Dataset, settings: Settings) -> dict[str, float]:
+    figures = {
+        f"disordered: {e}-edged faces (%)": 100.0 * float(found["face_fraction"].sel(edges=e)) for e in (3, 4, 5, 6)
+    }
+    figures["disordered: distorted icosahedra (%)"] = 100.0 * float(found["icosahedra"])
+    return figures
+
+
+def _coordination(sample: Sample, found: Found, settings: Settings) -> xr.Dataset | None:
+    """Coordination and chemical order of the disordered atoms that are not at the surface."""
+    outside, ordered, cells = np.zeros(sample.n, bool), ~_disordered(found), found["voronoi"]
+    if "surface" in found:
+        outside = found["surface"]["surface"].values | found["surface"].get("side", xr.DataArray(False)).values
+    if sample.cell is not None:  # the faces of the images' cells are not kept
+        images = sample.atoms.sizes["atom"] - sample.n
+        outside, ordered = (np.concatenate([mask, np.ones(images, bool)]) for mask in (outside, ordered))
+        cells = voronoi_indices(sample.atoms, convention=settings["convention"])
+    if (outside | ordered).all():
+        return None
+    keywords: dict[str, Any] = {"order": ordered, "surface": outside, "cells": cells}
+    done = coordination(sample.atoms, **keywords)
+    if done.sizes["type"] > 1:
+        done = xr.merge([done, warren_cowley(sample.atoms, **keywords)], combine_attrs="drop_conflicts")
+    return sample.cropped(done)
+
+
+def _coordination_figures(found: xr.Dataset, settings: Settings) -> dict[str, float]:
+    figures = {
+        f"disordered: coordination of type {t}": found["mean_coordination"].sel(type=t) for t in found["type"].values
+    }
+    if "alpha" in found:
+        for t in found["type"].values:
+            for u in found["neighbour_type"].values:
+                figures[f"disordered: Warren-Cowley {t}-{u}"] = found["alpha"].sel(type=t, neighbour_type=u)
+    return {key: float(value) for key, value in figures.items()}
+
+
 #: In the order in which they are done; another one is one line.
 ANALYSES = (
-    Analysis("surface", _surface, _surface_figures, (), ("surface_radius", "field"), lambda s: s.cell is None),
+    Analysis("surface", _surface, _surface_figures, (), ("surface_radius",)),
     Analysis(
         "pair_distribution", _pair_distribution, _distribution_figures, (),
         ("convention", "r_max", "step", "alpha_radius"),
@@ -217,4 +266,9 @@ ANALYSES = (
         ("convention", "r_max", "step", "alpha_radius"),
     ),
     Analysis("voronoi", _voronoi, _voronoi_figures, (), ("convention",)),
+    Analysis("voronoi_statistics", _voronoi_statistics, _statistics_figures, ("bond_order", "voronoi")),
+    Analysis(
+        "coordination", _coordination, _coordination_figures, ("bond_order", "voronoi"), ("surface_radius",),
+        lambda s: s.is_typed,
+    ),
 )  # fmt: skip

@@ -26,6 +26,8 @@ class Sample:
         ATOMS; of a periodic sample with the images around the cell behind the atoms themselves.
     n : int
         Number of atoms without images.
+    numbers : ndarray, shape (all,), int64
+        Which atom each of them is, or is an image of.
     cell : ndarray, shape (3, 3), float64, or None
         Vectors of the periodic cell in Angstrom, one a row.
     field : tuple of float or None
@@ -34,6 +36,7 @@ class Sample:
 
     atoms: xr.Dataset
     n: int
+    numbers: np.ndarray
     cell: np.ndarray | None = None
     field: tuple[float, float, float, float] | None = None
 
@@ -93,7 +96,7 @@ def sample_of(
     made = xr.Dataset(variables, {"atom": np.arange(len(positions)), "axis": list(AXES)})
     if types is not None:
         made["type"] = "atom", np.asarray(types, dtype=np.int64)[numbers]
-    return Sample(made, n, cell, field)
+    return Sample(made, n, numbers, cell, field)
 
 
 def names_of_types(atoms: xr.Dataset) -> dict[int, str]:
