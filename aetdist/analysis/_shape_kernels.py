@@ -48,6 +48,44 @@ def measure_tetrahedra(points, corners):
 
 
 @njit
+def solid_angles(points, corners):
+    """Solid angle that tetrahedra fill around each point (Van Oosterom & Strackee 1983).
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 3), float64
+        Positions.
+    corners : ndarray, shape (m, 4), int
+        Corners of each tetrahedron.
+
+    Returns
+    -------
+    ndarray, shape (n,), float64
+        In steradian: 4 pi where the tetrahedra close around a point.
+    """
+    angle = np.zeros(len(points))
+    e, length = np.empty((3, 3)), np.empty(3)
+    for t in range(len(corners)):
+        for v in range(4):
+            for i in range(3):
+                length[i] = 0.0
+                for k in range(3):
+                    e[i, k] = points[corners[t, (v + 1 + i) % 4], k] - points[corners[t, v], k]
+                    length[i] += e[i, k] ** 2
+                length[i] = np.sqrt(length[i])
+            triple, ab, bc, ca = 0.0, 0.0, 0.0, 0.0
+            for k in range(3):
+                p, q = (k + 1) % 3, (k + 2) % 3
+                triple += e[0, k] * (e[1, p] * e[2, q] - e[1, q] * e[2, p])
+                ab += e[0, k] * e[1, k]
+                bc += e[1, k] * e[2, k]
+                ca += e[2, k] * e[0, k]
+            below = length[0] * length[1] * length[2] + ab * length[2] + bc * length[0] + ca * length[1]
+            angle[corners[t, v]] += 2.0 * np.arctan2(abs(triple), below)
+    return angle
+
+
+@njit
 def square_to_triangle(point, triangle):
     """Square of the distance of a point from a triangle (Ericson 2005, Real-Time Collision Detection, 5.1.5).
 

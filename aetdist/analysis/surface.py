@@ -35,13 +35,13 @@ class AlphaShape:
     radius : float
         Largest circumradius of a tetrahedron.
     tetrahedra : ndarray, shape (m, 4), int32
-        Corners of each tetrahedron.
+        Corners of each tetrahedron, rising; sorted.
     volumes : ndarray, shape (m,), float64
         Volume of each.
     circumradii : ndarray, shape (m,), float64
         Radius of the sphere through the corners of each.
     faces : ndarray, shape (f, 3), int32
-        Corners of the boundary: the triangles that belong to one tetrahedron only.
+        Corners of the boundary, rising; sorted: the triangles that belong to one tetrahedron only.
     used : ndarray, shape (n,), bool
         Points that are the corner of a tetrahedron.
     """
@@ -127,8 +127,11 @@ def alpha_shape(positions: np.ndarray, radius: float, *, largest: int = ATOMS_PE
     blocks = atom_blocks(positions, 2 * radius, largest=largest)
     parts = map_blocks(_block, blocks, positions + nudge, np.arange(n, dtype=np.int32), radius=float(radius))
     tetrahedra, volumes, circumradii, faces = (np.concatenate([part[k] for part in parts]) for k in range(4))
+    order, of_faces = _sorted_rows(tetrahedra), _sorted_rows(faces)  # the same for all blockings
     used = gather_owned(blocks, [part[4] for part in parts], n)
-    return AlphaShape(positions, float(radius), tetrahedra, volumes, circumradii, faces, used)
+    return AlphaShape(
+        positions, float(radius), tetrahedra[order], volumes[order], circumradii[order], faces[of_faces], used
+    )
 
 
 def find_surface(
@@ -258,17 +261,21 @@ def _block(
         raise InputError(f"The atoms cannot be cut into tetrahedra: {str(error).splitlines()[0]}") from None
     circumradii, volumes = measure_tetrahedra(local, mesh.simplices)
     kept = circumradii <= radius
-    lowest = mesh.simplices.min(axis=1)
-    own = kept & core[lowest]
-    neighbour = mesh.neighbors
-    boundary = kept[:, None] & ~((neighbour >= 0) & kept[neighbour])
+    boundary = kept[:, None] & ~((mesh.neighbors >= 0) & kept[mesh.neighbors])
     which, opposite = np.nonzero(boundary)
     others = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
-    faces = mesh.simplices[which[:, None], others[opposite]]
-    faces = faces[core[faces.min(axis=1)]]
+    faces = np.sort(mesh.simplices[which[:, None], others[opposite]], axis=1)
+    faces = faces[core[faces[:, 0]]]
     used = np.zeros(len(local), bool)
     used[mesh.simplices[kept]] = True
-    return numbers[mesh.simplices[own]], volumes[own], circumradii[own], numbers[faces], used[core]
+    corners = np.sort(mesh.simplices, axis=1)
+    own = kept & core[corners[:, 0]]
+    return numbers[corners[own]], volumes[own], circumradii[own], numbers[faces], used[core]
+
+
+def _sorted_rows(corners: np.ndarray) -> np.ndarray:
+    """Order of tetrahedra or faces by their corners, which rise in every row."""
+    return np.lexsort(corners.T[::-1])
 
 
 def _thinnest(positions: np.ndarray) -> float:
