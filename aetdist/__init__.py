@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .align import align_tilt_series, apply_alignment
     from .analysis.bonds import bond_order
     from .analysis.coordination import coordination, warren_cowley
+    from .analysis.interface import interface_width
     from .analysis.nuclei import find_nuclei
     from .analysis.pair_distribution import pair_distribution, structure_factor
     from .analysis.surface import find_surface
@@ -68,6 +69,7 @@ _HOMES = {
     "structure_factor": "analysis.pair_distribution",
     "bond_order": "analysis.bonds",
     "find_nuclei": "analysis.nuclei",
+    "interface_width": "analysis.interface",
     "compare_atoms": "metrics",
     "r_factor": "metrics",
     "r1_factor": "metrics",
@@ -98,6 +100,7 @@ __all__ = [
     "find_surface",
     "import_acquisition",
     "import_tilt_series",
+    "interface_width",
     "nanoparticle",
     "normalised_rmse",
     "pair_distribution",

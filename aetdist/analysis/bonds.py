@@ -15,16 +15,19 @@ from ..errors import InputError
 from ..neighbors import neighbour_list
 from ._bond_kernels import bond_harmonics, legendre_tables, neighbour_means, norms, third_order
 from ._inputs import atoms_of
+from .pair_distribution import pair_distribution
+from .peaks import first_valley
 
 ORDERED = 0.5
 """Normalised order from which on the paper calls an atom crystalline."""
 _FCC = math.hypot(0.190941, 0.574524)  # Q4 and Q6 of a perfect fcc crystal, in the digits that the paper divides by
+_VALLEY_WITHIN = 8.0  # Angstrom; the first valley of every element lies well before
 _LARGEST_DEGREE = 20  # the recursions and 3j symbols are checked so far
 
 
 def bond_order(
     atoms: xr.Dataset | np.ndarray,
-    cutoff: float,
+    cutoff: float | None = None,
     *,
     l: Sequence[int] = (4, 6),  # noqa: E741
     averaged: bool = True,
@@ -37,8 +40,9 @@ def bond_order(
     ----------
     atoms : xarray.Dataset or array_like, shape (n, 3), float
         ATOMS, or positions (x, y, z) in Angstrom.
-    cutoff : float
-        Neighbours are nearer than this, in Angstrom.
+    cutoff : float, optional
+        Neighbours are nearer than this, in Angstrom; default: the first valley of the pair distribution, corrected
+        for the sample's shape.
     l : sequence of int, default (4, 6)
         Degrees of the spherical harmonics, 1 to 20.
     averaged : bool, default True
@@ -53,7 +57,8 @@ def bond_order(
     xarray.Dataset
         ``q4``, ``q6``, ... (atom) float64; ``w4``, ``w6``, ... (atom) float64 where asked for; ``order`` (atom)
         float64 where l has 4 and 6: sqrt(Q4^2 + Q6^2) over that of a perfect fcc crystal, which it may exceed;
-        ``n_neighbours`` (atom) int64. An atom without neighbours has NaN. Attributes: ``cutoff`` in Angstrom;
+        ``n_neighbours`` (atom) int64. An atom without neighbours has NaN. Attributes: ``cutoff`` and
+        ``cutoff_error`` in Angstrom, the latter the Poisson error of the valley, NaN where the cut-off was given;
         ``averaged``; ``ordered_fraction``, the share of all atoms with an order of 0.5 or more.
 
     Raises
@@ -74,9 +79,13 @@ def bond_order(
     129, 114707 (2008); Y. Yang et al., Nature 592, 60 (2021), Methods.
     """
     degrees = _checked(l)
+    positions, _ = atoms_of(atoms)
+    error = np.nan
+    if cutoff is None:
+        distribution = pair_distribution(positions, r_max=_VALLEY_WITHIN)
+        cutoff, error = first_valley(*(distribution[name].values for name in ("r", "g", "pairs")))
     if not (np.isfinite(cutoff) and cutoff > 0):
         raise InputError(f"The cut-off is {cutoff}; needed is a positive length in Angstrom.")
-    positions, _ = atoms_of(atoms)
     blocks = atom_blocks(positions, (2 if averaged else 1) * cutoff, largest=largest)
     settings = {"cutoff": float(cutoff), "degrees": degrees, "averaged": averaged, "third": third}
     parts = map_blocks(_block, blocks, positions, **settings)
@@ -87,7 +96,7 @@ def bond_order(
     found = xr.Dataset(
         {name: ("atom", values, {"units": "1"}) for name, values in zip(names, invariants.T.copy(), strict=True)},
         {"atom": numbers_of(atoms)},
-        {"cutoff": float(cutoff), "averaged": int(averaged)},
+        {"cutoff": float(cutoff), "cutoff_error": float(error), "averaged": int(averaged)},
     )
     if {4, 6} <= set(degrees):
         order = np.hypot(found["q4"].values, found["q6"].values) / _FCC

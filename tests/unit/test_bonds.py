@@ -139,6 +139,16 @@ def test_bond_order__keeps_the_numbers_of_atoms() -> None:
     np.testing.assert_array_equal(aet.find_nuclei(atoms, found)["atom"], atoms["atom"])
 
 
+def test_bond_order__finds_the_cutoff() -> None:
+    """Between the first two shells of a warm crystal, where any cut-off gives the same neighbours."""
+    points = crystal(FCC, [4.0] * 3, 6) + np.random.default_rng(0).normal(0, 0.05, (864, 3))
+    found = aet.bond_order(points)
+    assert 2.83 < found.attrs["cutoff"] < 4.0 and 0 < found.attrs["cutoff_error"] < 0.1
+    np.testing.assert_array_equal(found["q6"], aet.bond_order(points, found.attrs["cutoff"])["q6"])
+    assert found["n_neighbours"].max() == 12
+    assert np.isnan(aet.bond_order(points, 3.4).attrs["cutoff_error"])
+
+
 def test_bond_order__bad_input() -> None:
     points = glass(120)
     for cutoff in (0.0, np.nan, -1.0):
