@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .acquisition import import_acquisition
     from .align import align_tilt_series, apply_alignment
+    from .analysis.bonds import bond_order
+    from .analysis.coordination import coordination, warren_cowley
+    from .analysis.interface import interface_width
+    from .analysis.nuclei import find_nuclei
+    from .analysis.pair_distribution import pair_distribution, structure_factor
+    from .analysis.surface import find_surface
+    from .analysis.voronoi import voronoi_indices, voronoi_statistics
     from .angles import apply_refinement, refine_angles
     from .classify import classify_atoms
     from .cluster import connect
@@ -57,10 +64,20 @@ _HOMES = {
     "trace_atoms": "trace",
     "classify_atoms": "classify",
     "refine_atoms": "refine",
+    "find_surface": "analysis.surface",
+    "pair_distribution": "analysis.pair_distribution",
+    "structure_factor": "analysis.pair_distribution",
+    "bond_order": "analysis.bonds",
+    "find_nuclei": "analysis.nuclei",
+    "interface_width": "analysis.interface",
     "compare_atoms": "metrics",
     "r_factor": "metrics",
     "r1_factor": "metrics",
     "normalised_rmse": "metrics",
+    "coordination": "analysis.coordination",
+    "warren_cowley": "analysis.coordination",
+    "voronoi_indices": "analysis.voronoi",
+    "voronoi_statistics": "analysis.voronoi",
     "read_atoms": "io",
     "write_xyz": "io",
 }
@@ -71,16 +88,22 @@ __all__ = [
     "amorphous_film",
     "apply_alignment",
     "apply_refinement",
+    "bond_order",
     "calibrate_scan",
     "classify_atoms",
     "compare_atoms",
     "connect",
+    "coordination",
     "correct_frames",
     "denoise",
+    "find_nuclei",
+    "find_surface",
     "import_acquisition",
     "import_tilt_series",
+    "interface_width",
     "nanoparticle",
     "normalised_rmse",
+    "pair_distribution",
     "preprocess_acquisition",
     "project_volume",
     "r1_factor",
@@ -95,8 +118,12 @@ __all__ = [
     "register_frames",
     "simulate_acquisition",
     "simulate_tilt_series",
+    "structure_factor",
     "subtract_background",
     "trace_atoms",
+    "voronoi_indices",
+    "voronoi_statistics",
+    "warren_cowley",
     "write_xyz",
 ]
 

@@ -197,6 +197,13 @@ def _edits(store: Store, keywords: dict[str, Any], record: Record) -> tuple[Any,
     return None
 
 
+def _analyze(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
+    """All analyses of the order of the atoms, each in its own group."""
+    from ._analyze import analyze_group
+
+    return {"n_analyses_computed": analyze_group(store, next(iter(record.inputs)), keywords, record)}
+
+
 STAGES: dict[str, Callable[[Store, dict[str, Any], Record], Summary | None]] = {
     "preprocess": _preprocess,
     "align": _align,
@@ -206,4 +213,5 @@ STAGES: dict[str, Callable[[Store, dict[str, Any], Record], Summary | None]] = {
     "trace": _trace,
     "classify": _classify,
     "refine": _refine,
+    "analyze": _analyze,
 }

@@ -90,18 +90,24 @@ def map_blocks(
         What the function returned, block by block.
     """
     if len(blocks) == 1:
-        block = blocks[0]
-        return [function(block.core, *(column[block.members] for column in columns), **settings)]
+        return [_of_block(function, blocks[0], columns, settings)]
     client = current_client()
     if client is None:
-        run = dask.delayed(function, pure=False)
-        tasks = [run(b.core, *(column[b.members] for column in columns), **settings) for b in blocks]
+        # Threads see the columns; each copies only what its block needs, when its turn comes.
+        tasks = [dask.delayed(_of_block, pure=False, traverse=False)(function, b, columns, settings) for b in blocks]
         return list(dask.compute(*tasks, scheduler="threads"))
     futures = [
         client.submit(function, b.core, *(column[b.members] for column in columns), pure=False, **settings)
         for b in blocks
     ]
     return list(client.gather(futures))
+
+
+def _of_block(
+    function: Callable[..., Any], block: AtomBlock, columns: Sequence[np.ndarray], settings: dict[str, Any]
+) -> Any:
+    """A function of a block."""
+    return function(block.core, *(column[block.members] for column in columns), **settings)
 
 
 def gather_owned(blocks: Sequence[AtomBlock], results: Sequence[np.ndarray], n: int) -> np.ndarray:
