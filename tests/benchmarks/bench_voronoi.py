@@ -5,20 +5,16 @@
     python tests/benchmarks/bench_voronoi.py --workers 200000     # seconds by one and by two worker processes
 
 With AETDIST_DATA the glass is the middle of the published nanoparticle, repeated; else a random one. Ours and the loop
-over Qhull build each cell twice, freud, OVITO and scipy once. Everything runs on one thread, after a first small run;
-the others stop above 100,000 atoms.
+over Qhull build each cell twice, freud, OVITO and scipy once. Everything runs on one thread, with OMP_NUM_THREADS=1,
+after a first small run; the others stop above 100,000 atoms.
 """
 
 from __future__ import annotations
 
-import os
-
-for _name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
-
 import argparse
 import importlib.util
 import json
+import os
 import resource
 import sys
 import time
