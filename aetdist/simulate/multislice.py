@@ -160,29 +160,27 @@ class Cell:
         return math.ceil(math.pi * (1e-3 * settings.convergence / settings.wavelength()) ** 2 * area)
 
     def steps(self, settings: Multislice) -> float:
-        """Grid points times slices times waves, and what PRISM's sums of plane waves cost beside."""
+        """Grid points times slices times waves; adding up PRISM's plane waves costs about a slice for every probe."""
         points = float(self.grid[0] * self.grid[1])
         steps = points * self.slices * self.waves(settings)
         if settings.prism:
             probes = len(self.columns) * len(self.rows)
-            steps += SUM_COST * probes * self.waves(settings) * points / settings.prism**2
+            steps += probes * points / settings.prism**2
         return steps * max(1, settings.frozen_phonons)
 
     def memory(self, settings: Multislice) -> float:
         """Bytes that one tilt takes: potential, transmission functions, waves."""
         points = self.grid[0] * self.grid[1]
-        waves = self.waves(settings) if settings.prism else self.batch()
-        return points * (12.0 * self.slices + 8.0 * waves * WAVE_COPIES)
+        kept = self.waves(settings) if settings.prism else 0
+        return points * (12.0 * self.slices + 8.0 * (kept + WAVE_COPIES * self.batch()))
 
     def batch(self) -> int:
         """Probes that are propagated at once."""
         return max(1, min(len(self.columns) * len(self.rows), BATCH_BYTES // (8 * self.grid[0] * self.grid[1])))
 
 
-SUM_COST = 0.05
-"""Adding one plane wave at one point of a probe, beside one point's share of a step through a slice (measured)."""
-WAVE_COPIES = 4
-"""Arrays as large as the waves that are alive at once (measured)."""
+WAVE_COPIES = 8
+"""Arrays as large as a batch of waves that are alive at once (measured with abTEM 1.0.11)."""
 
 
 def plan_cell(lab: np.ndarray, x: np.ndarray, y: np.ndarray, settings: Multislice) -> Cell | None:
@@ -209,7 +207,9 @@ def plan_cell(lab: np.ndarray, x: np.ndarray, y: np.ndarray, settings: Multislic
         low.append(pixels[0] + first * step - PADDING)
         size.append((last - first) * step + 2.0 * PADDING)
         factor = max(1, settings.prism)
-        grid.append(factor * next_fast_len(math.ceil(size[-1] / (settings.sampling or settings.finest()) / factor)))
+        # Three points more than angles need, as a detector's edge falls between two of them.
+        points = math.ceil(size[-1] / (settings.sampling or settings.finest()) / factor) + 3
+        grid.append(factor * next_fast_len(points))
     inside = ((lab[:, :2] >= low) & (lab[:, :2] < np.add(low, size))).all(axis=1)
     if not inside.any():
         return None
