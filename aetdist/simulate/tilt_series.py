@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..geometry import centred_coordinates, matrices_from_euler
 from ..project.atoms import check_pixel_size, project_atoms
 from ..schema import EULER, TILT_SERIES, with_units
+from .cells import planned
 from .corruption import (
     BACKGROUND_TERMS,
     CARBON,
@@ -36,7 +37,7 @@ from .inputs import (
     field_of_everything,
     part_outside,
 )
-from .multislice import Multislice, multislice_image, planned
+from .multislice import Multislice, import_abtem, multislice_image
 
 Image = Callable[..., np.ndarray]
 
@@ -172,6 +173,7 @@ def simulate_tilt_series(
     image: Image = functools.partial(_linear_image, pixel_size=pixel_size)
     reference, plan = average_intensity(*sample, pixel_size), {}
     if settings is not None:
+        import_abtem()
         numbers = np.append(elements_of(atoms, "Multislice"), np.full(len(support), CARBON))
         table = np.column_stack([table[:, :3], numbers])
         image = functools.partial(multislice_image, settings=settings, entropy=entropy)
