@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .angles import apply_refinement, refine_angles
     from .classify import classify_atoms
     from .cluster import connect
+    from .fourier_shells import fourier_shell_correlation
+    from .half_sets import compare_half_sets, half_set_atoms, half_set_resolution
     from .io import Store, read_atoms, write_xyz
     from .metrics import compare_atoms, normalised_rmse, r1_factor, r_factor
     from .preprocess import (
@@ -32,7 +34,14 @@ if TYPE_CHECKING:
     from .reconstruct import reconstruct_resire, reconstruct_scan, reconstruct_slabs
     from .refine import refine_atoms
     from .refinement import reconstruct_refined
-    from .simulate import amorphous_film, nanoparticle, simulate_acquisition, simulate_tilt_series
+    from .simulate import (
+        Multislice,
+        amorphous_film,
+        forecast_multislice,
+        nanoparticle,
+        simulate_acquisition,
+        simulate_tilt_series,
+    )
     from .tilt_series import import_tilt_series
     from .trace import trace_atoms
 
@@ -44,6 +53,8 @@ _HOMES = {
     "nanoparticle": "simulate",
     "simulate_tilt_series": "simulate",
     "simulate_acquisition": "simulate",
+    "Multislice": "simulate",
+    "forecast_multislice": "simulate",
     "import_acquisition": "acquisition",
     "import_tilt_series": "tilt_series",
     "register_frames": "preprocess",
@@ -78,11 +89,16 @@ _HOMES = {
     "warren_cowley": "analysis.coordination",
     "voronoi_indices": "analysis.voronoi",
     "voronoi_statistics": "analysis.voronoi",
+    "fourier_shell_correlation": "fourier_shells",
+    "half_set_resolution": "half_sets",
+    "half_set_atoms": "half_sets",
+    "compare_half_sets": "half_sets",
     "read_atoms": "io",
     "write_xyz": "io",
 }
 
 __all__ = [
+    "Multislice",
     "Store",
     "align_tilt_series",
     "amorphous_film",
@@ -92,12 +108,17 @@ __all__ = [
     "calibrate_scan",
     "classify_atoms",
     "compare_atoms",
+    "compare_half_sets",
     "connect",
     "coordination",
     "correct_frames",
     "denoise",
     "find_nuclei",
     "find_surface",
+    "forecast_multislice",
+    "fourier_shell_correlation",
+    "half_set_atoms",
+    "half_set_resolution",
     "import_acquisition",
     "import_tilt_series",
     "interface_width",
