@@ -12,7 +12,7 @@ import xarray as xr
 from .errors import InputError, StoreError
 from .experiment import Experiment
 from .io import Record, Store, newest
-from .io.groups import ATOMS, CLASSIFIED, PREPROCESSED, RAW, REFINED, REFINED_ATOMS, TILTS, VOLUME
+from .io.groups import ATOMS, CALIBRATED, CLASSIFIED, PREPROCESSED, RAW, REFINED, REFINED_ATOMS, TILTS, VOLUME
 from .io.readers import digest_of_file, has_frames, list_files
 
 #: What each stage reads, the newest of each, and what it writes.
@@ -25,6 +25,7 @@ READS = {
     "trace": (VOLUME,),
     "classify": (ATOMS, VOLUME),
     "refine": (TILTS, ATOMS, VOLUME),
+    "validate": (TILTS, ATOMS, VOLUME),
 }
 WRITES = {
     "preprocess": PREPROCESSED,
@@ -35,6 +36,7 @@ WRITES = {
     "trace": ATOMS,
     "classify": CLASSIFIED,
     "refine": REFINED_ATOMS,
+    "validate": CALIBRATED,
 }
 #: Commands that make what a stage may lack.
 MADE_BY = {
@@ -157,7 +159,7 @@ def describe_group(store: Store, group: str) -> dict[str, Any]:
         if group == REFINED:
             described |= describe_refinement(dataset)
         return described
-    if group in (ATOMS, CLASSIFIED, REFINED_ATOMS):
+    if group in (ATOMS, CLASSIFIED, REFINED_ATOMS, CALIBRATED):
         return describe_atoms(dataset)
     described = {"shape": [dataset.sizes[axis] for axis in "xyz"]}
     if "r_factor" in dataset:

@@ -112,6 +112,7 @@ TABLES = {
     "refine": Table(
         "refine:refine_atoms", {}, ("tilt_series", "volume", "atoms"), optional=True, beside="_species:name_species"
     ),
+    "validate": Table("validation:validate_model", {}, ("run",), optional=True),
     "export": Table("pipeline:export", {}, ("path",)),
 }
 #: Commands whose keywords are checked alike, but that no experiment file holds.

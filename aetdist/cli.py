@@ -222,6 +222,26 @@ def refine(store: Path, **options: Any) -> Summary:
     return pipeline.refine(store, **keywords_of(options))
 
 
+@command("validate", cluster="always")
+@STORE
+@click.option("--multislice", is_flag=True, default=None, help="Simulate by multislice; needs elements. Takes long.")
+@click.option("--dose", type=float, metavar="D", help="Electrons per square Angstrom and tilt. Default: as measured.")
+@click.option("--angle-error", type=float, metavar="DEG", help="Further errors of every angle, standard deviation.")
+@click.option("--shift-error", type=float, metavar="PIX", help="Further errors of shifts, standard deviation.")
+@click.option("--truth", type=FOLDER, metavar="FILE.xyz", help="Write the atoms that were simulated.")
+@click.option("--found", type=FOLDER, metavar="FILE.xyz", help="Write the atoms that were found of them.")
+@SEED
+@MORE
+def validate(store: Path, **options: Any) -> Summary:
+    """Simulate the refined atoms, find them again by the same stages, compare; calibrate the error bars.
+
+    The simulated experiment is kept beside STORE, as run.validation.zarr for run.zarr.
+    """
+    from . import pipeline
+
+    return pipeline.validate(store, **keywords_of(options))
+
+
 @command("export")
 @STORE
 @click.option("--atoms", type=FOLDER, metavar="FILE.xyz", help="Write the atoms as extended XYZ.")
