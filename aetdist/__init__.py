@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .simulate import amorphous_film, nanoparticle, simulate_acquisition, simulate_tilt_series
     from .tilt_series import import_tilt_series
     from .trace import trace_atoms
+    from .validation import design_experiment, validate_model
 
 #: Where each public name lives; imported when it is asked for, so that `aetdist --help` is quick.
 _HOMES = {
@@ -57,6 +58,8 @@ _HOMES = {
     "trace_atoms": "trace",
     "classify_atoms": "classify",
     "refine_atoms": "refine",
+    "validate_model": "validation",
+    "design_experiment": "validation",
     "compare_atoms": "metrics",
     "r_factor": "metrics",
     "r1_factor": "metrics",
@@ -77,6 +80,7 @@ __all__ = [
     "connect",
     "correct_frames",
     "denoise",
+    "design_experiment",
     "import_acquisition",
     "import_tilt_series",
     "nanoparticle",
@@ -97,6 +101,7 @@ __all__ = [
     "simulate_tilt_series",
     "subtract_background",
     "trace_atoms",
+    "validate_model",
     "write_xyz",
 ]
 

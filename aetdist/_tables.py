@@ -119,6 +119,7 @@ TABLES = {
 SIMULATIONS = {
     "simulate": Table("simulate:simulate_tilt_series", {}, ("atoms", "angles")),
     "simulate frames": Table("simulate:simulate_acquisition", {}, ("atoms", "angles")),
+    "design": Table("validation:design_experiment", {}, ("atoms", "store")),
 }
 
 

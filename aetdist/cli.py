@@ -25,6 +25,7 @@ from ._options import (
     number_or_word,
     numbers,
     program,
+    whole_numbers,
     words,
 )
 
@@ -312,6 +313,27 @@ def simulate(atoms: Path, output: Path, **options: Any) -> Summary:
     from . import pipeline
 
     return pipeline.simulate(atoms, output, **keywords_of(options))
+
+
+@command("design", cluster="always")
+@click.argument("atoms", type=FOLDER)
+@click.option("-o", "--output", required=True, type=FOLDER, help="The store to make; a .csv and a .png lie beside it.")
+@click.option("--dose", "doses", required=True, callback=numbers, metavar="D,D,...", help="e/Å² of the whole series.")
+@click.option("--tilts", "n_tilts", callback=whole_numbers, metavar="N,N,...", help="Numbers of tilts.")
+@click.option("--range", "tilt_ranges", callback=numbers, metavar="DEG,...", help="Largest tilts to either side.")
+@click.option("--radius", type=float, metavar="A", help="Simulate a sphere of that radius out of the middle.")
+@click.option("--whole", is_flag=True, default=None, help="Simulate all atoms; takes long.")
+@click.option("--pixel-size", type=float, metavar="A", help="Edge of a pixel.")
+@click.option("--angle-error", type=float, metavar="DEG", help="What the angles are off, standard deviation.")
+@SEED
+@MORE
+def design(atoms: Path, output: Path, **options: Any) -> Summary:
+    """Say what experiments with several doses, numbers and ranges of tilts would find of ATOMS."""
+    from . import pipeline
+
+    if options.pop("whole", False):
+        options["radius"] = None
+    return pipeline.design(atoms, output, **keywords_of(options))
 
 
 @command("project", cluster="asked")

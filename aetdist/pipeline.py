@@ -4,7 +4,7 @@ A tilt series is imported, raw or aligned (`import_series`), or simulated (`simu
 one piece (`reconstruct`) or from local volumes (`scan`); atoms are traced in it (`trace`), told apart (`classify`),
 refined against the images (`refine`), held against a simulation of themselves (`validate`) and written for other
 programs (`export`). `run` does what an experiment file asks
-for and is not done yet. Every stage (`_stages`) is checked, compared with the record of what the store holds, computed
+for and is not done yet; `design` plans an experiment. Every stage (`_stages`) is checked, compared with the record of what the store holds, computed
 if that is stale, and written.
 """
 
@@ -33,7 +33,7 @@ from .experiment import Experiment, checked_keywords, default_config, read_exper
 from .io import Record, Store, describe_groups, newest
 from .io.groups import ATOMS, VOLUME
 from .io.hierarchy import attributes_of
-from .validation import nested_path, table_of, validate_stage
+from .validation import design, nested_path, table_of, validate_stage
 
 Summary = dict[str, Any]
 
@@ -44,6 +44,7 @@ __all__ = [
     "align",
     "classify",
     "default_config",
+    "design",
     "export",
     "import_series",
     "info",

@@ -27,6 +27,7 @@ from .tilts import (
     draw_repeats,
     draw_shifts,
 )
+from .validation import draw_design, draw_validation
 
 __all__ = [
     "draw_atom_refinement",
@@ -34,6 +35,7 @@ __all__ = [
     "draw_atoms_on_slice",
     "draw_common_lines",
     "draw_denoising",
+    "draw_design",
     "draw_deviations",
     "draw_differences",
     "draw_disagreement",
@@ -49,6 +51,7 @@ __all__ = [
     "draw_sigmas",
     "draw_slices",
     "draw_types_on_slices",
+    "draw_validation",
     "save_picture",
     "write_pictures",
     "write_report",

@@ -133,7 +133,7 @@ def validate_model(
     )
     if "scan" not in stages:
         experiment.check_inside(model, geometry)
-    noise = None if dose is None else _counted(dose, efficiency, read_noise, model, geometry)
+    counted = None if dose is None else _counted(dose, efficiency, read_noise, model, geometry)
     parameters = {
         "multislice": multislice,
         "heights": heights,
@@ -145,9 +145,13 @@ def validate_model(
         outside = experiment.matter_outside(store, geometry.series)
         inputs = {REFINED_ATOMS: store.digest(REFINED_ATOMS)}
         computed = experiment.simulate_model(nested, model, geometry, outside, parameters, inputs)
-        clean = _scaled(nested.read(experiment.CLEAN), geometry) if multislice else nested.read(experiment.CLEAN)
+        clean = nested.read(experiment.CLEAN)
+        if multislice:
+            clean, unit = _scaled(clean, geometry)
+            if dose is not None:  # images are parts of the electrons
+                counted = counted_noise(dose, 1.0, read_noise, unit, float(geometry.series["pixel_size"]))
         measured, r_factor = _measured_noise(clean, geometry, stages["refine"]["background"])
-        noise = noise or measured
+        noise = counted or measured
         log.info("noise: variance %.3g x intensity + %.3g, %.1f pixels share one residual", *_said(noise))
         computed = max(computed, experiment.add_noise(nested, clean, geometry, noise, seed))
         states = experiment.run_stages(nested, stages)
@@ -209,11 +213,12 @@ def _said(noise: Noise) -> tuple[float, float, float]:
     return noise.gain, noise.floor, noise.area
 
 
-def _scaled(clean: xr.Dataset, geometry: Geometry) -> xr.Dataset:
-    """Computes: images of electrons in the unit of the measured ones, by one factor (least squares, all tilts)."""
+def _scaled(clean: xr.Dataset, geometry: Geometry) -> tuple[xr.Dataset, float]:
+    """Computes: images in the unit of the measured ones, by one factor (least squares, all tilts); and that factor."""
     measured, mask = geometry.series["images"], geometry.series["mask"]
     both = own = 0.0
     for image, seen, known in zip(measured, clean["images"], mask, strict=True):
         there, wanted = np.where(known, seen, 0.0), np.where(known, image, 0.0)
         both, own = both + float(np.vdot(there, wanted)), own + float(np.vdot(there, there))
-    return clean.assign(images=clean["images"] * np.float32(both / own if own > 0 else 1.0))
+    factor = both / own if own > 0 else 1.0
+    return clean.assign(images=clean["images"] * np.float32(factor)), factor
