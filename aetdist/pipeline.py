@@ -3,9 +3,9 @@
 A tilt series is imported, raw or aligned (`import_series`), or simulated (`simulate`); the volume is reconstructed in
 one piece (`reconstruct`) or from local volumes (`scan`); atoms are traced in it (`trace`), told apart (`classify`),
 refined against the images (`refine`), held against a simulation of themselves (`validate`) and written for other
-programs (`export`). `run` does what an experiment file asks
-for and is not done yet; `design` plans an experiment. Every stage (`_stages`) is checked, compared with the record of what the store holds, computed
-if that is stale, and written.
+programs (`export`). `run` does what an experiment file asks for and is not done yet; `design` plans an experiment.
+Every stage (`_stages`) is checked, compared with the record of what the store holds, computed if that is stale, and
+written.
 """
 
 from __future__ import annotations

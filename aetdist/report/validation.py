@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from ..errors import InputError
 from ..schema import VALIDATION, check
@@ -79,11 +80,13 @@ def draw_design(table: xr.Dataset) -> Figure:
     rows[0].set_ylabel("identified (%)")
     rows[1].set_ylabel("false (%)")
     rows[2].set_ylabel("rms deviation (pm)")
-    rows[2].set_title("line: x and y; dotted: z", fontsize=9)
+    rows[2].set_title("of identified atoms; line: x and y, dotted: z", fontsize=9)
     for axes in rows[1:]:
         axes.set_ylim(bottom=0)
     if len(dose) > 1 and dose.max() > 5 * dose.min():
         rows[2].set_xscale("log")
+        rows[2].xaxis.set_minor_locator(NullLocator())
+    rows[2].set_xticks(dose, [f"{value:g}" for value in dose])
     rows[2].set_xlabel("dose of the whole series (electrons / Å²)")
     for axes in rows:
         axes.grid(axis="y")

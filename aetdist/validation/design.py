@@ -289,11 +289,9 @@ def case_series(case: np.ndarray, sample: xr.Dataset, imaging: Imaging) -> xr.Da
         efficiency=min(1.0, imaging.counts * average / imaging.pixel_size**2),
         seed=imaging.seed,
     ).compute()
-    angles = {
-        "angles": (("tilt", "euler"), believed),
-        "matrices": (("tilt", "row", "column"), matrices_from_euler(believed)),
-    }
-    return series.assign(angles).assign_coords(euler=list(EULER))
+    series["angles"].values[:] = believed
+    series["matrices"].values[:] = matrices_from_euler(believed)
+    return series
 
 
 def _typed(atoms: xr.Dataset) -> xr.Dataset:
