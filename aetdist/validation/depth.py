@@ -25,7 +25,7 @@ def depth_below_surface(points: np.ndarray, atoms: np.ndarray) -> np.ndarray:
     -------
     ndarray, shape (m,), float64
         Angstrom; about 0 (the ball's places are 1 Angstrom apart) for atoms of the surface, of a hole that the ball
-        fits in too; negative outside.
+        fits in too; negative outside: down to -4, and less the distance from the nearest atom beyond.
     """
     low = atoms.min(axis=0) - 2 * PROBE
     shape = np.ceil((atoms.max(axis=0) + 2 * PROBE - low) / _GRID).astype(int) + 1
@@ -35,4 +35,5 @@ def depth_below_surface(points: np.ndarray, atoms: np.ndarray) -> np.ndarray:
     edge = binary_dilation(near, iterations=2) & ~binary_erosion(near, iterations=3)
     places = low + _GRID * np.argwhere(edge)
     free = places[cKDTree(atoms).query(places)[0] >= PROBE]
-    return np.asarray(cKDTree(free).query(points)[0] - PROBE)
+    away = cKDTree(atoms).query(points)[0]
+    return np.asarray(np.where(away >= PROBE, -away, cKDTree(free).query(points)[0] - PROBE))

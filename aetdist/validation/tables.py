@@ -12,7 +12,7 @@ _COLUMNS = ("x", "y", "z", "distance")
 
 
 def figures_of(result: xr.Dataset) -> dict[str, Any]:
-    """Plain numbers of VALIDATION: parts of 1, lengths in pm, depths in Angstrom."""
+    """Plain numbers of VALIDATION: parts of 1, lengths in pm, depths in Angstrom; None where there is none."""
     figures: dict[str, Any] = {
         name: result.attrs[name] for name in ("n_true", "n_found", "identified", "missed", "mistyped", "false")
     }
@@ -23,7 +23,7 @@ def figures_of(result: xr.Dataset) -> dict[str, Any]:
         figures[f"deviation_{name}_pm"] = _numbers(100.0 * result[f"deviation_{name}"])
     names = ("from", "to", "true", "missed", "mistyped", "found", "false")
     figures["depth"] = {name: _numbers(result[f"depth_{name}"]) for name in names}
-    figures["depth"]["rms_pm"] = (100.0 * result["depth_rms"]).round(3).values.tolist()
+    figures["depth"]["rms_pm"] = [_numbers(row) for row in 100.0 * result["depth_rms"]]
     figures["sigma_factor"] = result["sigma_factor"].values.tolist()
     figures["sigma_depth"] = _numbers(result["sigma_depth"])
     figures["within_sigma"] = _numbers(result["within_sigma"])
@@ -49,9 +49,9 @@ def table_of(summary: Mapping[str, Any]) -> str:
         *aligned(
             ["found − true, pm", *_COLUMNS],
             [
-                ["mean", *(f"{x:.1f}" for x in v["deviation_mean_pm"])],
-                ["rms", *(f"{x:.1f}" for x in v["deviation_rms_pm"])],
-                ["most frequent", *(f"{x:.1f}" for x in v["deviation_peak_pm"])],
+                ["mean", *map(_pm, v["deviation_mean_pm"])],
+                ["rms", *map(_pm, v["deviation_rms_pm"])],
+                ["most frequent", *map(_pm, v["deviation_peak_pm"])],
                 ["within σ", *(_percent(x) for x in v["within_sigma"]), ""],
                 ["within calibrated σ", *(_percent(x) for x in v["within_calibrated_sigma"]), ""],
             ],
@@ -98,7 +98,7 @@ def _depths(depth: Mapping[str, Any]) -> list[str]:
     rows = []
     for i, low in enumerate(depth["from"]):
         counts = [f"{int(depth[name][i]):,}" for name in ("true", "missed", "mistyped", "false")]
-        rows.append([f"{low:g} to {depth['to'][i]:.3g}", *counts, " ".join(f"{x:.1f}" for x in depth["rms_pm"][i])])
+        rows.append([f"{low:g} to {depth['to'][i]:.3g}", *counts, " ".join(map(_pm, depth["rms_pm"][i]))])
     return aligned(head, rows)
 
 
@@ -120,9 +120,13 @@ def _probabilities(p: Mapping[str, Any]) -> list[str]:
     return aligned(["probability", "atoms", "claimed", "true"], rows)
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %" if value is not None and np.isfinite(value) else "–"
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
 
 
-def _numbers(values: xr.DataArray) -> list[float]:
-    return [float(value) for value in values.values]
+def _pm(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _numbers(values: xr.DataArray) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values.values]
