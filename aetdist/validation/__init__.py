@@ -1,6 +1,6 @@
 """How accurate is it: the model simulated and taken through the same stages; and an experiment planned."""
 
-from .design import design_experiment
+from .cases import design_experiment
 from .driver import Validation, validate_model, validate_stage
 from .experiment import nested_path
 from .planning import design

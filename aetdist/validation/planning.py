@@ -15,7 +15,7 @@ from ..experiment import checked_keywords
 from ..io import Store, read_atoms, store_errors
 from ..io.hierarchy import is_store
 from ..report import draw_design, save_picture
-from .design import design_experiment
+from .cases import design_experiment
 from .tables import aligned
 
 _COLUMNS = ("dose", "n_tilts", "tilt_range", "identified", "mistyped", "missed", "false", "rms_x", "rms_y", "rms_z")
