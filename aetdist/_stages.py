@@ -233,4 +233,7 @@ def do_stage(
     if "state" in said:
         return {**describe_group(store, group), **said}
     store.note(group, request=record.digest, summary=said)
+    if name != "import":  # a driver's own record says how it went, not what was asked for
+        given = {key: value for key, value in keywords.items() if not callable(value)}
+        store.note(group, asked={"stage": name, "keywords": given})
     return {**describe_group(store, group), **said, "state": "computed"}

@@ -23,7 +23,7 @@ from ..simulate import simulate_tilt_series
 from ..simulate.tilt_series import average_intensity, heights_of, per_type, types_of
 from .comparison import TOLERANCE, compared, match_atoms
 from .model import OVERLAP, overlapping
-from .solve import ITERATIONS, solve
+from .solve import ITERATIONS, solve_series
 
 log = logging.getLogger(__name__)
 
@@ -257,7 +257,7 @@ def _alone(case: np.ndarray, sample: xr.Dataset, imaging: Imaging) -> np.ndarray
 
 def solved_case(case: np.ndarray, sample: xr.Dataset, imaging: Imaging) -> np.ndarray:
     """FIGURES (figure,) of a case [dose, n_tilts, tilt_range]."""
-    found = solve(
+    found = solve_series(
         case_series(case, sample, imaging),
         species=int(sample["type"].max()),
         angles=imaging.angle_error > 0,

@@ -142,7 +142,7 @@ def validate_model(
         "seed": seed,
     }
     with experiment.nested_store(store.path) as nested:
-        outside = experiment.matter_outside(store, geometry.series)
+        outside = experiment.matter_outside(store, geometry.series) if "scan" in stages else None
         inputs = {REFINED_ATOMS: store.digest(REFINED_ATOMS)}
         computed = experiment.simulate_model(nested, model, geometry, outside, parameters, inputs)
         clean = nested.read(experiment.CLEAN)

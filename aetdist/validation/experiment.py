@@ -12,6 +12,7 @@ import xarray as xr
 
 from .._records import MADE_BY, inputs_of, stage_record, written_group
 from .._stages import NAMED, do_stage
+from .._tables import TABLES
 from ..errors import InputError, StoreError
 from ..experiment import checked_keywords
 from ..io import Record, Store, newest, write_blocks
@@ -77,9 +78,12 @@ def stages_of(run: Store) -> dict[str, dict[str, Any]]:
     stages = {}
     for group in groups:
         record = _record(run, group)
-        given = {key: value for key, value in record.parameters.items() if key not in _LEFT_OUT}
+        asked = run.notes(group).get("asked") or {"stage": record.stage, "keywords": record.parameters}
+        if asked["stage"] not in TABLES:
+            raise InputError(f"{group!r} does not say how it was asked for; make it again, by the command that did.")
+        given = {key: value for key, value in asked["keywords"].items() if key not in _LEFT_OUT}
         given = {key: value for key, value in given.items() if not (key in NAMED and isinstance(value, str))}
-        stages[record.stage] = checked_keywords(record.stage, given)
+        stages[asked["stage"]] = checked_keywords(asked["stage"], given)
     return stages
 
 
@@ -151,9 +155,7 @@ def run_stages(store: Store, stages: Mapping[str, Mapping[str, Any]]) -> dict[st
 
 
 def matter_outside(run: Store, series: xr.Dataset) -> Any:
-    """Projections (lazy, (tilt, y, x)) of what a scanned film has beside the atoms; None of an isolated object."""
-    if _record(run, VOLUME).stage != "scan":
-        return None
+    """Projections (lazy, (tilt, y, x)) of what a scanned film has beside the atoms."""
     return beside_the_atoms(run.read(VOLUME), series)[0]
 
 

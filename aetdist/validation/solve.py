@@ -22,7 +22,7 @@ ITERATIONS = 100
 Run = Callable[..., Any]
 
 
-def solve(
+def solve_series(
     series: xr.Dataset,
     *,
     species: int,
