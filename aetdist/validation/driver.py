@@ -19,7 +19,7 @@ from ..simulate.tilt_series import average_intensity
 from . import experiment
 from .calibration import calibrate, calibrated, calibration_variables
 from .comparison import TOLERANCE, compared, match_atoms
-from .images import widths_of
+from .images import NOTHING, widths_of
 from .model import Geometry, geometry_of, model_of
 from .noise import Noise, counted_noise, measure_noise
 from .tables import figures_of
@@ -142,9 +142,9 @@ def validate_model(
         "seed": seed,
     }
     with experiment.nested_store(store.path) as nested:
-        outside = experiment.matter_outside(store, geometry.series) if "scan" in stages else None
+        beside = experiment.matter_outside(store, geometry.series) if "scan" in stages else NOTHING
         inputs = {REFINED_ATOMS: store.digest(REFINED_ATOMS)}
-        computed = experiment.simulate_model(nested, model, geometry, outside, parameters, inputs)
+        computed = experiment.simulate_model(nested, model, geometry, beside, parameters, inputs)
         clean = nested.read(experiment.CLEAN)
         if multislice:
             clean, unit = _scaled(clean, geometry)
@@ -206,7 +206,7 @@ def _counted(dose: float, efficiency: float, read_noise: float, model: xr.Datase
 def _measured_noise(clean: xr.Dataset, geometry: Geometry, background: float) -> tuple[Noise, np.ndarray]:
     series = geometry.series
     scale = background / float(series["pixel_size"])
-    return measure_noise(series["images"], clean["images"], series["mask"], scale)
+    return measure_noise(series["images"], clean["images"], clean["counted"], scale)
 
 
 def _said(noise: Noise) -> tuple[float, float, float]:
@@ -215,7 +215,7 @@ def _said(noise: Noise) -> tuple[float, float, float]:
 
 def _scaled(clean: xr.Dataset, geometry: Geometry) -> tuple[xr.Dataset, float]:
     """Computes: images in the unit of the measured ones, by one factor (least squares, all tilts); and that factor."""
-    measured, mask = geometry.series["images"], geometry.series["mask"]
+    measured, mask = geometry.series["images"], clean["counted"]
     both = own = 0.0
     for image, seen, known in zip(measured, clean["images"], mask, strict=True):
         there, wanted = np.where(known, seen, 0.0), np.where(known, image, 0.0)

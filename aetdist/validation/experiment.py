@@ -20,7 +20,7 @@ from ..io.groups import ATOMS, CALIBRATED, CLASSIFIED, REFINED, REFINED_ATOMS, T
 from ..io.hierarchy import is_store
 from ..progress import report
 from ..refine.inputs import beside_the_atoms
-from .images import noise_free, with_noise
+from .images import MOSTLY_INSIDE, NOTHING, Beside, noise_free, with_noise
 from .model import Geometry
 from .noise import Noise
 
@@ -91,7 +91,7 @@ def simulate_model(
     store: Store,
     model: xr.Dataset,
     geometry: Geometry,
-    outside: Any,
+    beside: Beside,
     parameters: Mapping[str, Any],
     inputs: dict[str, str],
 ) -> int:
@@ -103,7 +103,7 @@ def simulate_model(
         Of the validation.
     model : xarray.Dataset
     geometry : Geometry
-    outside : dask array, optional
+    beside : Beside
     parameters : mapping
         Of the simulation: ``multislice`` ..., ``heights``, ``angle_error``, ``shift_error``, ``seed``.
     inputs : dict of str to str
@@ -117,7 +117,7 @@ def simulate_model(
     if store.holds(CLEAN, record):
         return 0
     options = {"multislice": True} if parameters["multislice"] else {}
-    clean = noise_free(model, geometry, outside, **options)
+    clean = noise_free(model, geometry, beside, **options)
     return write_blocks(store, CLEAN, clean, record=record, dim="tilt")
 
 
@@ -154,9 +154,12 @@ def run_stages(store: Store, stages: Mapping[str, Mapping[str, Any]]) -> dict[st
     return states
 
 
-def matter_outside(run: Store, series: xr.Dataset) -> Any:
-    """Projections (lazy, (tilt, y, x)) of what a scanned film has beside the atoms."""
-    return beside_the_atoms(run.read(VOLUME), series)[0]
+def matter_outside(run: Store, series: xr.Dataset) -> Beside:
+    """What a scanned film has beside the atoms, as the tilts see it, lazily."""
+    outside, inside = beside_the_atoms(run.read(VOLUME), series)
+    if outside is None:
+        return NOTHING
+    return Beside(outside, outside <= MOSTLY_INSIDE * (outside + inside))
 
 
 def check_inside(model: xr.Dataset, geometry: Geometry) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -15,9 +15,29 @@ from .model import Geometry
 from .noise import Noise, noise_like
 
 _REACH = 5.0  # standard deviations of a blur
+MOSTLY_INSIDE = 0.1
+"""Of the matter that a pixel sees, at most so much may be beside the model; else refinement leaves it out too."""
 
 
-def noise_free(model: xr.Dataset, geometry: Geometry, outside: Any = None, **options: Any) -> xr.Dataset:
+class Beside(NamedTuple):
+    """Matter beside a model.
+
+    Attributes
+    ----------
+    outside : dask array, shape (tilt, y, x), float, or None
+        Its projections; None where there is none.
+    counted : dask array, shape (tilt, y, x), bool, or None
+        Pixels that see mostly the model; None: all of them.
+    """
+
+    outside: Any
+    counted: Any
+
+
+NOTHING = Beside(None, None)
+
+
+def noise_free(model: xr.Dataset, geometry: Geometry, beside: Beside = NOTHING, **options: Any) -> xr.Dataset:
     """Images of a model as the tilts see it, without noise: tails of the probe, shift and brightness included.
 
     Parameters
@@ -25,16 +45,16 @@ def noise_free(model: xr.Dataset, geometry: Geometry, outside: Any = None, **opt
     model : xarray.Dataset
         What `model_of` gives.
     geometry : Geometry
-    outside : dask array, shape (tilt, y, x), optional
-        Projections of matter beside the model.
+    beside : Beside
+        Matter beside the model.
     **options
         Of `simulate_tilt_series`: ``multislice`` and what goes with it.
 
     Returns
     -------
     xarray.Dataset
-        ``images`` (tilt, y, x) float32, a Dask array of one chunk per tilt; ``angles``, ``shift`` and ``gain`` that
-        are true.
+        ``images`` (tilt, y, x) float32, a Dask array of one chunk per tilt; ``counted`` (tilt, y, x) bool, pixels that
+        were measured and see mostly the model; ``angles``, ``shift`` and ``gain`` that are true.
     """
     series = geometry.series
     ny, nx = series.sizes["y"], series.sizes["x"]
@@ -56,15 +76,19 @@ def noise_free(model: xr.Dataset, geometry: Geometry, outside: Any = None, **opt
         seen["images"].data,
         da.from_array(geometry.shift[:, :, None], chunks=(1, 2, 1), name=False),
         da.from_array(geometry.gain[:, None, None], chunks=1, name=False),
-        *([] if outside is None else [outside.rechunk((1, ny, nx))]),
+        *([] if beside.outside is None else [_by_tilt(beside.outside)]),
         tails=tails,
         chunks=((1,) * n_tilts, (ny,), (nx,)),
         dtype=np.float32,
         meta=np.empty((0, 0, 0), np.float32),
     )
+    counted = _by_tilt(series["mask"].data)
+    if beside.counted is not None:
+        counted = counted & _by_tilt(beside.counted)
     return xr.Dataset(
         {
             "images": (("tilt", "y", "x"), images, {"units": "1"}),
+            "counted": (("tilt", "y", "x"), counted, {"units": "1"}),
             "angles": (("tilt", "euler"), geometry.angles, {"units": "degree"}),
             "shift": (("tilt", "shift_axis"), geometry.shift, {"units": "pixel"}),
             "gain": ("tilt", geometry.gain, {"units": "1"}),
@@ -102,6 +126,7 @@ def with_noise(clean: xr.Dataset, geometry: Geometry, noise: Noise, seed: int) -
         _by_tilt(clean["images"].data),
         _by_tilt(series["images"].data),
         _by_tilt(series["mask"].data),
+        _by_tilt(clean["counted"].data),
         da.arange(len(geometry.angles), chunks=1)[:, None, None],
         noise=noise,
         seed=seed,
@@ -135,7 +160,14 @@ def _as_detected(
 
 
 def _noisy(
-    clean: np.ndarray, measured: np.ndarray, mask: np.ndarray, number: np.ndarray, *, noise: Noise, seed: int
+    clean: np.ndarray,
+    measured: np.ndarray,
+    mask: np.ndarray,
+    counted: np.ndarray,
+    number: np.ndarray,
+    *,
+    noise: Noise,
+    seed: int,
 ) -> np.ndarray:
     """One image (1, y, x) with noise from the stream of its tilt."""
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, int(number[0, 0, 0]))))
@@ -146,5 +178,5 @@ def _noisy(
             image = dark + noise.gain * random.poisson((image - dark) / noise.gain)
         image = image + np.sqrt(noise.floor) * random.standard_normal(image.shape)
     else:
-        image = image + noise_like(np.asarray(measured[0]) - image, mask[0], random)
+        image = image + noise_like(np.asarray(measured[0]) - image, counted[0], random)
     return np.where(mask[0], image, 0.0)[None].astype(np.float32)

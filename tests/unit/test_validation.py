@@ -19,7 +19,7 @@ from aetdist.refine.tilts import Model, make_group
 from aetdist.validation.calibration import Calibration, calibrate, calibrated, honesty, reliability
 from aetdist.validation.comparison import compared, match_atoms, most_frequent
 from aetdist.validation.depth import depth_below_surface
-from aetdist.validation.images import noise_free, widths_of, with_noise
+from aetdist.validation.images import Beside, noise_free, widths_of, with_noise
 from aetdist.validation.model import Geometry, geometry_of, model_of, overlapping
 from aetdist.validation.noise import Noise, counted_noise, measure_noise, noise_like
 from aetdist.validation.tables import figures_of, table_of
@@ -146,9 +146,12 @@ def test_images__are_what_refinement_shows_of_the_same_model(
     tails = Tails(np.array(model.attrs["tails"]), np.array(model.attrs["tail_blurs"]))
     expected = shown(group, atoms, tails)
     assert np.abs(clean["images"].values - expected).max() < 2e-3 * expected.max()
-    outside = da.full((5, 57, 60), 7.0, chunks=(5, 20, 20))
-    more = noise_free(model, geometry, outside)["images"].values - clean["images"].values
-    np.testing.assert_allclose(more, 7.0, rtol=1e-4)
+    left = np.broadcast_to(np.arange(60) < 30, (5, 57, 60))
+    beside = Beside(da.full((5, 57, 60), 7.0, chunks=(5, 20, 20)), da.from_array(left))
+    more = noise_free(model, geometry, beside)
+    np.testing.assert_allclose(more["images"].values - clean["images"].values, 7.0, rtol=1e-4)
+    np.testing.assert_array_equal(more["counted"], left)
+    assert clean["counted"].values.all()
 
 
 def test_images__building_the_graph_computes_nothing(refined: xr.Dataset, geometry: Geometry, no_compute: None) -> None:
@@ -173,6 +176,10 @@ def test_noise__is_the_same_however_the_work_is_cut_up(refined: xr.Dataset, geom
     np.testing.assert_array_equal(whole, again)
     assert not np.array_equal(whole, other)
     assert (whole[~seen["mask"].values] == 0).all()
+    if not noise.white:  # what sees mostly something else says nothing of the noise, but has some
+        half = clean.assign(counted=clean["counted"] & (clean["x"] < 0))
+        part = with_noise(half.chunk({"tilt": 1}), geometry, noise, 4)["images"].values
+        assert not np.array_equal(part, whole) and (part - clean["images"].values)[..., -10:].std() > 0.5
 
 
 def test_noise__that_is_measured_is_the_one_that_was_made(refined: xr.Dataset, geometry: Geometry) -> None:

@@ -2,8 +2,8 @@
 
     python tests/validation/nanoparticle.py FOLDER [CASE] [RADIUS]
 
-Needs AETDIST_DATA. CASE is ``angles`` (the default: 5 % of 1.7e4 electrons per square Angstrom and tilt are counted, the
-Euler angles are off by 0.2 degree and the shifts by 0.15 pixel, which `refine` has to find), or one of
+Needs AETDIST_DATA. CASE is ``angles`` (the default: 5 % of 1.7e4 electrons per square Angstrom and tilt are counted,
+the Euler angles are off by 0.2 degree and the shifts by 0.15 pixel, which `refine` has to find), or one of
 tests/validation/atoms.py: ``five``, or ``imperfect``, where brightness, tails, saturation and widths are off too and
 `refine-angles` comes first. With a RADIUS in Angstrom only a sphere is cut from the particle. The simulated images take
 the place of the measured ones, which are not published. A second time everything that is there is kept.
