@@ -234,8 +234,8 @@ def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | P
     path : str or Path
         The store.
     atoms : str or Path, optional
-        Extended XYZ file to write the atoms to, in Angstrom: the refined ones, else the classified, else the traced
-        ones, whichever are the last that were made from what the store holds now.
+        Extended XYZ file to write the atoms to, in Angstrom: the calibrated, else the refined, else the classified,
+        else the traced ones, whichever are the last that were made from what the store holds now.
     volume : str or Path, optional
         MRC file to write the volume to; its origin is the position of the first voxel in Angstrom.
 

@@ -17,8 +17,8 @@ from ..schema import VALIDATION as VALIDATION_GROUP
 from ..schema import with_units
 from ..simulate.tilt_series import average_intensity
 from . import experiment
-from .calibration import calibrate, calibrated, calibration_variables
-from .comparison import TOLERANCE, compared, match_atoms
+from .calibration import Calibration, calibrate, calibrated, calibration_variables
+from .comparison import TOLERANCE, Matched, compared, match_atoms
 from .images import NOTHING, widths_of
 from .model import Geometry, geometry_of, model_of
 from .noise import Noise, counted_noise, measure_noise
@@ -153,18 +153,23 @@ def validate_model(
         measured, r_factor = _measured_noise(clean, geometry, stages["refine"]["background"])
         noise = counted or measured
         log.info("noise: variance %.3g x intensity + %.3g, %.1f pixels share one residual", *_said(noise))
-        computed = max(computed, experiment.add_noise(nested, clean, geometry, noise, seed))
+        asked = {"dose": dose, "efficiency": efficiency, "read_noise": read_noise}
+        computed = max(computed, experiment.add_noise(nested, clean, geometry, noise, asked, seed))
         states = experiment.run_stages(nested, stages)
         matched = match_atoms(nested.read(REFINED_ATOMS), model, tolerance=tolerance)
         experiment.keep_found(nested, matched.found, tolerance)
     calibration = calibrate(matched)
-    result = compared(matched).assign(calibration_variables(matched, calibration)).set_coords("probability_from")
-    result = result.assign(r_factor=("tilt", r_factor)).assign_coords(tilt=geometry.series["tilt"].values)
+    result = _result(matched, calibration, geometry, r_factor)
     result.attrs |= parameters | {f"noise_{name}": value for name, value in noise._asdict().items()}
     result.attrs |= {"tolerance": tolerance, "n_overlapping": model.attrs["n_overlapping"], "stages": list(stages)}
-    return Validation(
-        with_units(result, VALIDATION_GROUP), calibrated(refined, calibration), model, matched.found, states, computed
-    )
+    return Validation(result, calibrated(refined, calibration), model, matched.found, states, computed)
+
+
+def _result(matched: Matched, calibration: Calibration, geometry: Geometry, r_factor: np.ndarray) -> xr.Dataset:
+    """VALIDATION."""
+    result = compared(matched).assign(calibration_variables(matched, calibration)).set_coords("probability_from")
+    result = result.assign(r_factor=("tilt", r_factor)).assign_coords(tilt=geometry.series["tilt"].values)
+    return with_units(result, VALIDATION_GROUP)
 
 
 def validate_stage(store: Store, keywords: dict[str, Any], record: Record) -> dict[str, Any]:

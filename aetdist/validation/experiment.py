@@ -121,9 +121,14 @@ def simulate_model(
     return write_blocks(store, CLEAN, clean, record=record, dim="tilt")
 
 
-def add_noise(store: Store, clean: xr.Dataset, geometry: Geometry, noise: Noise, seed: int) -> int:
-    """Computes: the tilt series of the validation; tilts that were computed now."""
-    record = Record("simulate noise", noise._asdict(), {CLEAN: store.digest(CLEAN)}, seed)
+def add_noise(
+    store: Store, clean: xr.Dataset, geometry: Geometry, noise: Noise, asked: Mapping[str, Any], seed: int
+) -> int:
+    """Computes: the tilt series of the validation; tilts that were computed now.
+
+    `asked` says how the noise was asked for: numbers that were measured may differ in their last digit next time.
+    """
+    record = Record("simulate noise", dict(asked), {CLEAN: store.digest(CLEAN)}, seed)
     if store.holds(TILTS, record):
         return 0
     return write_blocks(store, TILTS, with_noise(clean, geometry, noise, seed), record=record, dim="tilt")
