@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from .tilt_series import import_tilt_series
     from .trace import trace_atoms
+    from .validation import design_experiment, validate_model
 
 #: Where each public name lives; imported when it is asked for, so that `aetdist --help` is quick.
 _HOMES = {
@@ -81,6 +82,8 @@ _HOMES = {
     "bond_order": "analysis.bonds",
     "find_nuclei": "analysis.nuclei",
     "interface_width": "analysis.interface",
+    "validate_model": "validation",
+    "design_experiment": "validation",
     "compare_atoms": "metrics",
     "r_factor": "metrics",
     "r1_factor": "metrics",
@@ -113,6 +116,7 @@ __all__ = [
     "coordination",
     "correct_frames",
     "denoise",
+    "design_experiment",
     "find_nuclei",
     "find_surface",
     "forecast_multislice",
@@ -142,6 +146,7 @@ __all__ = [
     "structure_factor",
     "subtract_background",
     "trace_atoms",
+    "validate_model",
     "voronoi_indices",
     "voronoi_statistics",
     "warren_cowley",

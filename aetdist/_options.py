@@ -111,6 +111,14 @@ def numbers(_ctx: click.Context, _option: click.Parameter, text: str | None) -> 
         raise click.BadParameter(f"{text!r} came; needed are numbers with commas between them.") from None
 
 
+def whole_numbers(_ctx: click.Context, _option: click.Parameter, text: str | None) -> list[int] | None:
+    """Read whole numbers with commas between them."""
+    try:
+        return [int(word) for word in text.split(",")] if text is not None else None
+    except ValueError:
+        raise click.BadParameter(f"{text!r} came; needed are whole numbers with commas between them.") from None
+
+
 def number_or_word(_ctx: click.Context, _option: click.Parameter, text: str | None) -> int | str | None:
     """Read a whole number, or leave a word as it is."""
     return int(text) if text is not None and text.isdecimal() else text

@@ -12,7 +12,18 @@ import xarray as xr
 from .errors import InputError, StoreError
 from .experiment import Experiment
 from .io import Record, Store, newest
-from .io.groups import ATOMS, CLASSIFIED, ORDER, PREPROCESSED, RAW, REFINED, REFINED_ATOMS, TILTS, VOLUME
+from .io.groups import (
+    ATOMS,
+    CALIBRATED,
+    CLASSIFIED,
+    ORDER,
+    PREPROCESSED,
+    RAW,
+    REFINED,
+    REFINED_ATOMS,
+    TILTS,
+    VOLUME,
+)
 from .io.readers import digest_of_file, has_frames, list_files
 
 #: What each stage reads, the newest of each, and what it writes.
@@ -25,6 +36,7 @@ READS = {
     "trace": (VOLUME,),
     "classify": (ATOMS, VOLUME),
     "refine": (TILTS, ATOMS, VOLUME),
+    "validate": (TILTS, ATOMS, VOLUME),
     "analyze": (ATOMS,),
 }
 WRITES = {
@@ -36,6 +48,7 @@ WRITES = {
     "trace": ATOMS,
     "classify": CLASSIFIED,
     "refine": REFINED_ATOMS,
+    "validate": CALIBRATED,
     "analyze": ORDER,
 }
 #: Commands that make what a stage may lack.
@@ -159,7 +172,7 @@ def describe_group(store: Store, group: str) -> dict[str, Any]:
         if group == REFINED:
             described |= describe_refinement(dataset)
         return described
-    if group in (ATOMS, CLASSIFIED, REFINED_ATOMS):
+    if group in (ATOMS, CLASSIFIED, REFINED_ATOMS, CALIBRATED):
         return describe_atoms(dataset)
     if group == ORDER:
         return {"order": dict(zip(dataset["figure"].values.tolist(), dataset["value"].values.tolist(), strict=True))}

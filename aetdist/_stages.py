@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import functools
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import xarray as xr
 
-from ._records import describe_alignment
+from ._records import describe_alignment, describe_group
 from ._species import check_elements, name_species
 from ._usage import current_client
 from .errors import AetdistWarning, InputError
 from .experiment import accepted_keywords
-from .io import Record, Store, begun, open_dataset, write_blocks
+from .io import Record, Store, begun, open_dataset, store_errors, write_blocks
 from .io.groups import ATOMS, CLASSIFIED, PREPROCESSED, RAW, REFINED, REFINED_ATOMS, TILTS, VOLUME
 from .progress import report
 
+log = logging.getLogger(__name__)
+
 Summary = dict[str, Any]
+Stage = Callable[[Store, dict[str, Any], Record], Summary | None]
 
 #: Arrays that a reconstruction takes from a group of the store, where a keyword names one: the variable there.
 NAMED = {"support": "support", "start": "density"}
@@ -204,7 +208,7 @@ def _analyze(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
     return {"n_analyses_computed": analyze_group(store, next(iter(record.inputs)), keywords, record)}
 
 
-STAGES: dict[str, Callable[[Store, dict[str, Any], Record], Summary | None]] = {
+STAGES: dict[str, Stage] = {
     "preprocess": _preprocess,
     "align": _align,
     "refine-angles": _refine_angles,
@@ -215,3 +219,29 @@ STAGES: dict[str, Callable[[Store, dict[str, Any], Record], Summary | None]] = {
     "refine": _refine,
     "analyze": _analyze,
 }
+
+
+def do_stage(
+    store: Store,
+    name: str,
+    keywords: dict[str, Any],
+    record: Record,
+    group: str,
+    stages: Mapping[str, Stage] = STAGES,
+) -> Summary:
+    """Computes: a stage, and writes its group, unless the store holds just that; its summary, with ``state``."""
+    if store.holds(group, record):
+        said = store.notes(group).get("summary", {})
+        said = {key: 0 if key.endswith("_computed") else value for key, value in said.items()}
+        return {**describe_group(store, group), **said, "state": "current"}
+    log.info("%s: computing %s", name, group)
+    with store_errors(store.path):
+        stage = functools.partial(import_files, group=group) if name == "import" else stages[name]
+        said = stage(store, keywords, record) or {}
+    if "state" in said:
+        return {**describe_group(store, group), **said}
+    store.note(group, request=record.digest, summary=said)
+    if name != "import":  # a driver's own record says how it went, not what was asked for
+        given = {key: value for key, value in keywords.items() if not callable(value)}
+        store.note(group, asked={"stage": name, "keywords": given})
+    return {**describe_group(store, group), **said, "state": "computed"}

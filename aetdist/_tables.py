@@ -112,6 +112,7 @@ TABLES = {
     "refine": Table(
         "refine:refine_atoms", {}, ("tilt_series", "volume", "atoms"), optional=True, beside="_species:name_species"
     ),
+    "validate": Table("validation:validate_model", {}, ("run",), optional=True),
     "analyze": Table("analysis.catalogue:analyze_atoms", {}, ("atoms",), optional=True),
     "export": Table("pipeline:export", {}, ("path",)),
 }
@@ -122,6 +123,7 @@ SIMULATIONS = {
         "simulate:simulate_tilt_series", {}, ("atoms", "angles"), beside="simulate:Multislice"
     ),
     "simulate frames": Table("simulate:simulate_acquisition", {}, ("atoms", "angles")),
+    "design": Table("validation:design_experiment", {}, ("atoms", "store")),
 }
 
 

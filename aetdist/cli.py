@@ -25,6 +25,7 @@ from ._options import (
     number_or_word,
     numbers,
     program,
+    whole_numbers,
     words,
 )
 
@@ -222,6 +223,26 @@ def refine(store: Path, **options: Any) -> Summary:
     return pipeline.refine(store, **keywords_of(options))
 
 
+@command("validate", cluster="always")
+@STORE
+@click.option("--multislice", is_flag=True, default=None, help="Simulate by multislice; needs elements. Takes long.")
+@click.option("--dose", type=float, metavar="D", help="Electrons per square Angstrom and tilt. Default: as measured.")
+@click.option("--angle-error", type=float, metavar="DEG", help="Further errors of every angle, standard deviation.")
+@click.option("--shift-error", type=float, metavar="PIX", help="Further errors of shifts, standard deviation.")
+@click.option("--truth", type=FOLDER, metavar="FILE.xyz", help="Write the atoms that were simulated.")
+@click.option("--found", type=FOLDER, metavar="FILE.xyz", help="Write the atoms that were found of them.")
+@SEED
+@MORE
+def validate(store: Path, **options: Any) -> Summary:
+    """Simulate the refined atoms, find them again by the same stages, compare; calibrate the error bars.
+
+    The simulated experiment is kept beside STORE, as run.validation.zarr for run.zarr.
+    """
+    from . import pipeline
+
+    return pipeline.validate(store, **keywords_of(options))
+
+
 @command("analyze", cluster="asked")
 @click.argument("models", nargs=-1, required=True, type=FOLDER)
 @click.option("-o", "--output", type=FOLDER, help="The store to make of files, such as analysis.zarr.")
@@ -322,6 +343,27 @@ def simulate(atoms: Path, output: Path, **options: Any) -> Summary:
     from . import pipeline
 
     return pipeline.simulate(atoms, output, **keywords_of(options))
+
+
+@command("design", cluster="always")
+@click.argument("atoms", type=FOLDER)
+@click.option("-o", "--output", required=True, type=FOLDER, help="The store to make; a .csv and a .png lie beside it.")
+@click.option("--dose", "doses", required=True, callback=numbers, metavar="D,D,...", help="e/Å² of the whole series.")
+@click.option("--tilts", "n_tilts", callback=whole_numbers, metavar="N,N,...", help="Numbers of tilts.")
+@click.option("--range", "tilt_ranges", callback=numbers, metavar="DEG,...", help="Largest tilts to either side.")
+@click.option("--radius", type=float, metavar="A", help="Simulate a sphere of that radius out of the middle.")
+@click.option("--whole", is_flag=True, default=None, help="Simulate all atoms; takes long.")
+@click.option("--pixel-size", type=float, metavar="A", help="Edge of a pixel.")
+@click.option("--angle-error", type=float, metavar="DEG", help="What the angles are off, standard deviation.")
+@SEED
+@MORE
+def design(atoms: Path, output: Path, **options: Any) -> Summary:
+    """Say what experiments with several doses, numbers and ranges of tilts would find of ATOMS."""
+    from . import pipeline
+
+    if options.pop("whole", False):
+        options["radius"] = None
+    return pipeline.design(atoms, output, **keywords_of(options))
 
 
 @command("project", cluster="asked")

@@ -2,15 +2,14 @@
 
 A tilt series is imported, raw or aligned (`import_series`), or simulated (`simulate`); the volume is reconstructed in
 one piece (`reconstruct`) or from local volumes (`scan`); atoms are traced in it (`trace`), told apart (`classify`),
-refined against the images (`refine`) and written for other programs (`export`). `run` does what an experiment file asks
-for and is not done yet. Every stage (`_stages`) is checked, compared with the record of what the store holds, computed
-if that is stale, and written.
+refined against the images (`refine`), held against a simulation of themselves (`validate`) and written for other
+programs (`export`). `run` does what an experiment file asks for and is not done yet; `design` plans an experiment.
+Every stage (`_stages`) is checked, compared with the record of what the store holds, computed if that is stale, and
+written.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,23 +27,26 @@ from ._records import (
     stopping,
     written_group,
 )
-from ._stages import STAGES, import_files
+from ._stages import STAGES, do_stage
 from ._usage import accounted
 from .errors import InputError
 from .experiment import Experiment, checked_keywords, default_config, read_experiment
-from .io import Record, Store, describe_groups, newest, store_errors
+from .io import Record, Store, describe_groups, newest
 from .io.groups import ATOMS, VOLUME
 from .io.hierarchy import attributes_of, is_store
-
-log = logging.getLogger(__name__)
+from .validation import design, nested_path, table_of, validate_stage
 
 Summary = dict[str, Any]
+
+#: Those that compute one group from others, and the one that does an experiment of its own with them.
+ALL_STAGES = {**STAGES, "validate": validate_stage}
 
 __all__ = [
     "align",
     "analyze",
     "classify",
     "default_config",
+    "design",
     "export",
     "import_series",
     "info",
@@ -57,6 +59,7 @@ __all__ = [
     "scan",
     "simulate",
     "trace",
+    "validate",
 ]
 
 
@@ -87,7 +90,7 @@ def import_series(
     """
     keywords = _import_keywords(files, options)
     with accounted() as summary, Store.create(output, overwrite=overwrite) as store:
-        summary |= _do(store, "import", keywords, import_record(keywords), written_group("import", keywords))
+        summary |= do_stage(store, "import", keywords, import_record(keywords), written_group("import", keywords))
     return summary
 
 
@@ -194,6 +197,37 @@ def refine(path: str | Path, **keywords: Any) -> Summary:
     return _stage("refine", path, keywords)
 
 
+def validate(
+    path: str | Path, *, truth: str | Path | None = None, found: str | Path | None = None, **keywords: Any
+) -> Summary:
+    """Computes: how far the refined atoms can be trusted, by `aetdist.validation.validate_model` and its keywords.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store.
+    truth, found : str or Path, optional
+        Extended XYZ files to write: the atoms that were simulated, and those that the stages found of them, laid over
+        the former.
+    **keywords
+        Of `validate_model`.
+
+    Returns
+    -------
+    dict
+        ``validation``: how many are identified, missed and false, deviations, calibration ...; ``text``: the same as
+        a table; and what `refine` says of the atoms, whose error bars are calibrated now.
+    """
+    with accounted() as summary:
+        summary |= _stage("validate", path, keywords)
+        for name, file in (("truth", truth), ("found", found)):
+            if file is not None:
+                with Store.open(nested_path(path)) as nested:
+                    write_file(nested, name, Path(file))
+                summary[name] = str(file)
+    return {**summary, "text": table_of(summary)}
+
+
 def analyze(
     models: str | Path | Sequence[str | Path],
     output: str | Path | None = None,
@@ -253,8 +287,8 @@ def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | P
     path : str or Path
         The store.
     atoms : str or Path, optional
-        Extended XYZ file to write the atoms to, in Angstrom: the refined ones, else the classified, else the traced
-        ones, whichever are the last that were made from what the store holds now.
+        Extended XYZ file to write the atoms to, in Angstrom: the calibrated, else the refined, else the classified,
+        else the traced ones, whichever are the last that were made from what the store holds now.
     volume : str or Path, optional
         MRC file to write the volume to; its origin is the position of the first voxel in Angstrom.
 
@@ -313,7 +347,7 @@ def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:
                     states[name] = export_stale(store, keywords, records)
                     continue
                 group = written_group(name, keywords, experiment.stages)
-                summary |= _do(store, name, keywords, records[group], group)
+                summary |= do_stage(store, name, keywords, records[group], group, ALL_STAGES)
                 states[name] = summary.pop("state")
     return summary
 
@@ -348,24 +382,8 @@ def _stage(name: str, path: str | Path, keywords: Mapping[str, Any]) -> Summary:
     checked = checked_keywords(name, keywords)
     with accounted() as summary, Store.open(path, "a") as store:
         record = stage_record(name, checked, inputs_of(name, store))
-        summary |= _do(store, name, checked, record, written_group(name, checked))
+        summary |= do_stage(store, name, checked, record, written_group(name, checked), ALL_STAGES)
     return summary
-
-
-def _do(store: Store, name: str, keywords: dict[str, Any], record: Record, group: str) -> Summary:
-    """Compute and write a stage unless the store holds just that; its summary, with ``state``."""
-    if store.holds(group, record):
-        said = store.notes(group).get("summary", {})
-        said = {key: 0 if key.endswith("_computed") else value for key, value in said.items()}
-        return {**describe_group(store, group), **said, "state": "current"}
-    log.info("%s: computing %s", name, group)
-    with store_errors(store.path):
-        stage = functools.partial(import_files, group=group) if name == "import" else STAGES[name]
-        said = stage(store, keywords, record) or {}
-    if "state" in said:
-        return {**describe_group(store, group), **said}
-    store.note(group, request=record.digest, summary=said)
-    return {**describe_group(store, group), **said, "state": "computed"}
 
 
 def _is_current(store: Store, name: str, experiment: Experiment, records: Mapping[str, Record]) -> bool:

@@ -106,7 +106,9 @@ ATOMS = Group(
         Variable("box_intensity", ("atom",), "f", "1", "mean of the smoothed density over a small box"),
         Variable("b_factor", ("atom",), "f", "angstrom^2", "8 pi^2 sigma^2 of the Gaussian atom"),
         Variable("position_sigma", ("atom", "axis"), "f", "angstrom", "standard deviation of the position"),
+        Variable("position_sigma_uncalibrated", ("atom", "axis"), "f", "angstrom", "as refinement tells it"),
         Variable("probability", ("atom",), "f", "1", "of being an atom"),
+        Variable("probability_uncalibrated", ("atom",), "f", "1", "as refinement tells it"),
         Variable("type_probability", ("atom", "type_number"), "f", "1", "of being of type 1..k"),
         Variable("unresolved", ("atom",), "b", "1", "True where the images do not tell what is there"),
         Variable("origin", ("atom",), "U", "1", "how the atom came: traced, added, merged, edited"),
@@ -129,6 +131,50 @@ ATOMS = Group(
 )
 
 
+VALIDATION = Group(
+    "validation",
+    required=(
+        Variable("confusion", ("true_type", "found_type"), "i", "1", "pairs by true and by found type"),
+        Variable("true_atoms", ("true_type",), "i", "1", "atoms that were simulated"),
+        Variable("missed_atoms", ("true_type",), "i", "1", "true atoms without a counterpart"),
+        Variable("false_atoms", ("found_type",), "i", "1", "found atoms without a counterpart"),
+        Variable("identified", ("true_type",), "f", "1", "part of the true atoms found as of their type"),
+        Variable("depth_true", ("depth_bin",), "i", "1", "true atoms"),
+        Variable("depth_missed", ("depth_bin",), "i", "1", "true atoms without a counterpart"),
+        Variable("depth_mistyped", ("depth_bin",), "i", "1", "true atoms found as of another type"),
+        Variable("depth_found", ("depth_bin",), "i", "1", "found atoms"),
+        Variable("depth_false", ("depth_bin",), "i", "1", "found atoms without a counterpart"),
+        Variable("depth_rms", ("depth_bin", "axis"), "f", "angstrom", "rms deviation of identified atoms"),
+        Variable("deviation", ("component", "deviation_bin"), "i", "1", "identified atoms by found - true position"),
+        Variable("deviation_mean", ("component",), "f", "angstrom", "mean of the deviations"),
+        Variable("deviation_rms", ("component",), "f", "angstrom", "root mean square of the deviations"),
+        Variable("deviation_peak", ("component",), "f", "angstrom", "most frequent deviation"),
+    ),
+    optional=(
+        Variable("r_factor", ("tilt",), "f", "1", "R (eq. 4) of the measured images against the simulated ones"),
+        Variable("sigma_factor", ("sigma_depth", "axis"), "f", "1", "what position_sigma is to be multiplied by"),
+        Variable("within_sigma", ("axis",), "f", "1", "part of the deviations within position_sigma, uncalibrated"),
+        Variable("within_calibrated_sigma", ("axis",), "f", "1", "the same, calibrated"),
+        Variable("probability_atoms", ("probability_bin",), "i", "1", "found atoms by claimed probability"),
+        Variable("probability_claimed", ("probability_bin",), "f", "1", "mean of the claimed probabilities"),
+        Variable("probability_right", ("probability_bin",), "f", "1", "part of them that has a counterpart"),
+        Variable("probability_odds", ("odds",), "f", "1", "intercept and slope that the log odds get"),
+    ),
+    coordinates=(
+        Variable("true_type", ("true_type",), "i", "1", "type, 1..k"),
+        Variable("found_type", ("found_type",), "i", "1", "type, 1..k"),
+        Variable("axis", ("axis",), "U", "1", "x, y, z"),
+        Variable("component", ("component",), "U", "1", "x, y, z, distance"),
+        Variable("depth_from", ("depth_bin",), "f", "angstrom", "depth below the surface, from"),
+        Variable("depth_to", ("depth_bin",), "f", "angstrom", "depth below the surface, to"),
+        Variable("deviation_at", ("deviation_bin",), "f", "angstrom", "middle of a bin; the outermost hold the rest"),
+        Variable("sigma_depth", ("sigma_depth",), "f", "angstrom", "depth below the surface"),
+        Variable("probability_from", ("probability_bin",), "f", "1", "claimed probability, from"),
+        Variable("tilt", ("tilt",), "i", "1", "number of the tilt"),
+    ),
+)
+
+
 def check(dataset: xr.Dataset, group: Group) -> None:
     """Refuse a Dataset that is not what `group` says.
 
@@ -137,7 +183,7 @@ def check(dataset: xr.Dataset, group: Group) -> None:
     dataset : xarray.Dataset
         What came.
     group : Group
-        ``FRAMES``, ``TILT_SERIES``, ``VOLUME`` or ``ATOMS``.
+        ``FRAMES``, ``TILT_SERIES``, ``VOLUME``, ``ATOMS`` or ``VALIDATION``.
 
     Raises
     ------

@@ -11,9 +11,10 @@ RAW, PREPROCESSED, TILTS = "tilt_series/raw", "tilt_series/preprocessed", "tilt_
 REFINED = "tilt_series/refined"
 VOLUME, ATOMS = "volume", "atoms"
 CLASSIFIED, REFINED_ATOMS = "atoms_classified", "atoms_refined"
+CALIBRATED, VALIDATION = "atoms_calibrated", "validation"
 ORDER = "analysis/summary"
 #: What later stages make of a group, to be used in its place, in the order of the experiment.
-NEWER = {TILTS: (REFINED,), ATOMS: (CLASSIFIED, REFINED_ATOMS)}
+NEWER = {TILTS: (REFINED,), ATOMS: (CLASSIFIED, REFINED_ATOMS, CALIBRATED)}
 
 
 def newest(

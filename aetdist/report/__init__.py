@@ -37,6 +37,7 @@ from .tilts import (
     draw_repeats,
     draw_shifts,
 )
+from .validation import draw_design, draw_validation
 
 __all__ = [
     "draw_atom_refinement",
@@ -47,6 +48,7 @@ __all__ = [
     "draw_common_lines",
     "draw_comparison",
     "draw_denoising",
+    "draw_design",
     "draw_deviations",
     "draw_differences",
     "draw_disagreement",
@@ -66,6 +68,7 @@ __all__ = [
     "draw_slices",
     "draw_structure_factor",
     "draw_types_on_slices",
+    "draw_validation",
     "draw_voronoi_indices",
     "save_picture",
     "write_pictures",

@@ -13,6 +13,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ..io import Store, newest, read_atoms
+from ..io.groups import CALIBRATED, VALIDATION
 from ..metrics import Comparison, compare_atoms
 from .atoms import (
     draw_atom_refinement,
@@ -41,6 +42,7 @@ from .tilts import (
     draw_repeats,
     draw_shifts,
 )
+from .validation import draw_validation
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Findings:
     raw: xr.Dataset | None = None
     preprocessed: xr.Dataset | None = None
     refined: xr.Dataset | None = None
+    validation: xr.Dataset | None = None
     order: Mapping[str, Mapping[str, xr.Dataset]] = dataclasses.field(default_factory=dict)
 
 
@@ -90,9 +93,21 @@ def find(
     if truth is not None and series is not None and atoms is not None:
         truth, atoms = in_field(truth, series), in_field(atoms, series)
         comparison = compare_atoms(atoms, truth, tolerance=tolerance)
-    title = title or store.path.stem
+    validation = store.read(VALIDATION) if newest("atoms", store) == CALIBRATED and VALIDATION in groups else None
     order = _order_of(store)
-    return Findings(title, series, volume, atoms, truth, comparison, raw, preprocessed, refined, order)
+    return Findings(
+        title or store.path.stem,
+        series,
+        volume,
+        atoms,
+        truth,
+        comparison,
+        raw,
+        preprocessed,
+        refined,
+        validation,
+        order,
+    )
 
 
 def _order_of(store: Store) -> dict[str, dict[str, xr.Dataset]]:
@@ -149,7 +164,20 @@ def summary(findings: Findings) -> dict[str, str]:
             numbers["repeated tilts that differ"] = f"{int(flagged.sum())} of {flagged.size} pairs"
         tilts = series["angles"].values[:, 1]
         numbers["tilts"] = f"{len(tilts)}, {tilts.min():.0f}° to {tilts.max():.0f}°"
+    if findings.validation is not None:
+        numbers |= _validation_numbers(findings.validation)
     return numbers
+
+
+def _validation_numbers(result: xr.Dataset) -> dict[str, str]:
+    """What the simulated experiment gave."""
+    rms = ", ".join(f"{value:.1f}" for value in 100.0 * result["deviation_rms"].sel(component=["x", "y", "z"]).values)
+    return {
+        "of the atoms identified in a simulation": _percent(result.attrs["identified"]),
+        "of those found there false": _percent(result.attrs["false"]),
+        "rms deviation there along x, y, z": f"{rms} pm",
+        "R-factor, measured against simulated": f"{float(result['r_factor'].mean()):.3f}",
+    }
 
 
 def _atom_numbers(atoms: xr.Dataset) -> dict[str, str]:
@@ -225,8 +253,11 @@ def pictures(findings: Findings) -> list[Picture]:
         text = "What the atoms leave unexplained of the images, rms over the tilts."
         add("differences", text, draw_differences, atoms)
     if atoms is not None and "position_sigma" in atoms:
-        text = "Standard deviation of the positions along each axis, as refinement tells it."
-        add("sigmas", text, draw_sigmas, atoms)
+        told = "as refinement tells it" if findings.validation is None else "calibrated with the simulated experiment"
+        add("sigmas", f"Standard deviation of the positions along each axis, {told}.", draw_sigmas, atoms)
+    if findings.validation is not None:
+        text = "What the same stages find of the atoms when these are simulated, with the noise of the measured images."
+        add("validation", text, draw_validation, findings.validation)
     if atoms is not None and atoms.sizes["atom"]:
         add("atoms", "The atoms inside the field.", draw_atoms, atoms)
     if findings.comparison is not None and len(findings.comparison.pairs):

@@ -25,6 +25,9 @@ from aetdist.io import Record, Store
 from aetdist.metrics import compare_atoms, r_factor
 from aetdist.project.atoms import project_atoms
 from aetdist.schema import TILT_SERIES, with_units
+from aetdist.validation.images import noise_free
+from aetdist.validation.model import Geometry, model_of
+from aetdist.validation.noise import noise_like
 
 VOXEL, ORIGIN = published_film.VOXEL, published_film.ORIGIN
 SCAN = {"window": (131, 73), "overlap": 65, "thickness": 48.6}
@@ -134,26 +137,11 @@ def of_model(atoms: xr.Dataset, series: xr.Dataset, own_tilts: bool = False) -> 
 
     At the angles of the series, or where and as bright as the refinement has its tilts.
     """
-    size = float(series["pixel_size"])
-    own = atoms.attrs["heights"] == "atom"
-    peaks = atoms["intensity"].values if own else np.array(atoms.attrs["type_heights"])[atoms["type"].values - 1]
-    sigmas = np.sqrt(atoms["b_factor"].values / 8.0) / np.pi
-    parts = [(1.0 - sum(atoms.attrs["tails"]), sigmas)]
-    for part, blur in zip(atoms.attrs["tails"], atoms.attrs["tail_blurs"], strict=True):
-        parts.append((part * (sigmas / (wide := np.hypot(sigmas, blur * size))) ** 3, wide))
-
-    def seen(series: xr.Dataset) -> np.ndarray:
-        return sum(images_of(atoms["position"].values, series, part * peaks, wide) for part, wide in parts)
-
-    if not own_tilts:
-        return seen(series)
-    tilts = [
-        series.isel(tilt=[i])
-        .assign(angles=(("tilt", "euler"), atoms["angles"].values[[i]]))
-        .assign_coords(x=series["x"] - x * size, y=series["y"] - y * size)
-        for i, (y, x) in enumerate(atoms["shift"].values)
-    ]
-    return np.concatenate([seen(tilt) for tilt in tilts]) * atoms["gain"].values[:, None, None]
+    n = series.sizes["tilt"]
+    came = Geometry(series, series["angles"].values, np.zeros((n, 2)), np.ones(n))
+    if own_tilts:
+        came = Geometry(series, *(atoms[name].values for name in ("angles", "shift", "gain")))
+    return noise_free(model_of(atoms), came)["images"].values
 
 
 def agreement(atoms: xr.Dataset, known: np.ndarray, volume: xr.Dataset) -> dict[str, Any]:
@@ -242,16 +230,6 @@ def continued(positions: np.ndarray, reach: float) -> np.ndarray:
     return everything
 
 
-def noise_like(residual: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Images with the residual's power spectrum tilt by tilt, (tilt, y, x), and random phases."""
-    noise = np.empty_like(residual)
-    for i, (image, measured) in enumerate(zip(residual, mask, strict=True)):
-        amplitude = np.abs(np.fft.rfft2(np.where(measured, image, 0.0))) / np.sqrt(measured.mean())
-        phases = np.fft.rfft2(random.normal(size=image.shape))
-        noise[i] = np.fft.irfft2(amplitude * phases / np.abs(phases), image.shape)
-    return noise
-
-
 def synthetic_series(seed: int) -> tuple[xr.Dataset, np.ndarray]:
     """The published atoms, continued beyond the field, seen and disturbed as the measured film is; and the atoms."""
     measured = measured_series()
@@ -262,7 +240,8 @@ def synthetic_series(seed: int) -> tuple[xr.Dataset, np.ndarray]:
     residual = images - reprojection(volume, measured)
     whole = continued(known, reach=100.0)
     clean = images_of(whole, measured, height, sigma)
-    noisy = clean + noise_like(residual, mask, np.random.default_rng(seed))
+    random = np.random.default_rng(seed)
+    noisy = clean + np.stack([noise_like(*tilt, random) for tilt in zip(residual, mask, strict=True)])
     series = measured.assign(images=(("tilt", "y", "x"), np.where(mask, noisy, 0.0).astype(np.float32)))
     return with_units(series, TILT_SERIES), whole
 

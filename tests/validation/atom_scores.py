@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,10 @@ from scipy.ndimage import uniform_filter
 
 from aetdist.geometry import matrices_from_euler
 from aetdist.metrics import Comparison, compare_atoms
+from aetdist.validation.calibration import reliability
 
 TOLERANCE = 1.5  # Angstrom
 AROUND = 5  # pixels (1.7 Angstrom): the edge of the square whose mean says how noisy the image of an atom is
-BINS = (0.0, 0.5, 0.7, 0.9, 1.0)  # of probabilities
 
 
 def score(
@@ -125,18 +124,6 @@ def verdicts(
     if "type_probability" in found:
         answers["type"] = claimed * found["type_probability"].values.max(axis=1), is_type
     return answers
-
-
-def reliability(claimed: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
-    """In each bin of claimed probability: how many atoms, what they claim on average, what part is right."""
-    table = []
-    for low, high in pairwise(BINS):
-        there = (claimed >= low) & ((claimed < high) | (high == BINS[-1]))
-        row: dict[str, Any] = {"from": low, "to": high, "atoms": int(there.sum()), "claimed": None, "right": None}
-        if there.any():
-            row |= {"claimed": float(claimed[there].mean()), "right": float(right[there].mean())}
-        table.append(row)
-    return table
 
 
 def tables(answers: Iterable[dict[str, tuple[np.ndarray, np.ndarray]]]) -> dict[str, Any]:

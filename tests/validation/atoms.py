@@ -26,7 +26,6 @@ import json
 import os
 import sys
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ import xarray as xr  # noqa: E402
 from engine.measure import Memory, Stopwatch, in_child, memory  # noqa: E402
 
 import aetdist as aet  # noqa: E402
-from aetdist.align import shift_images  # noqa: E402
+from aetdist.validation.solve import solve_series  # noqa: E402
 
 CASES: dict[str, dict[str, Any]] = {
     "noise-free": {"efficiency": None},
@@ -66,8 +65,6 @@ AIMED = {
 }
 OTHERS = ("sigma", "cost", "linear", "film", "synthetic-film")
 Options = dict[str, dict[str, Any]]
-#: Tracing wants a volume of more iterations than the one that matches best.
-OPTIONS: Options = {"reconstruct": {"iterations": 100}}
 
 
 @dataclass
@@ -81,43 +78,17 @@ class Solved:
 
 
 def solve(series: xr.Dataset, *, angles: bool = False, options: Options | None = None, species: int = 3) -> Solved:
-    """From projections to curated atoms; `options` are keywords by stage.
-
-    Parameters
-    ----------
-    series : xarray.Dataset
-        TILT_SERIES in memory.
-    angles : bool
-        Refine angles and shifts first.
-    options : dict, optional
-        Keywords of ``angles``, ``reconstruct``, ``trace``, ``classify`` and ``refine``; ``OPTIONS`` and otherwise the
-        defaults if left out.
-    species : int
-        Types of atoms.
-    """
-    given = options or {}
+    """From projections to curated atoms, stage by stage, see :func:`aetdist.validation.solve.solve_series`."""
     seconds: dict[str, float] = {}
 
     def timed(stage: str, function: Any, *inputs: Any, **keywords: Any) -> Any:
         watch = Stopwatch()
-        result = function(*inputs, **(keywords | OPTIONS.get(stage, {}) | given.get(stage, {})))
+        result = function(*inputs, **keywords)
         seconds[stage] = watch.read()["cpu_s"]
         return result
 
-    if angles:
-        series = timed("angles", refined_series, series)
-    solved = Solved(series, timed("reconstruct", aet.reconstruct_resire, series), cpu_s=seconds)
-    atoms = solved.atoms["traced"] = timed("trace", aet.trace_atoms, solved.volume)
-    atoms = timed("classify", aet.classify_atoms, solved.volume, atoms, species=species)
-    solved.atoms["classified"] = atoms
-    solved.atoms["refined"] = timed("refine", aet.refine_atoms, series, atoms, volume=solved.volume)
-    return solved
-
-
-def refined_series(series: xr.Dataset, **options: Any) -> xr.Dataset:
-    """The series with angles and shifts refined together with the volume, resampled once."""
-    _, found = aet.reconstruct_refined(series, **options)
-    return aet.apply_refinement(series, found, remake=partial(shift_images, series)).compute()
+    found = solve_series(series, species=species, angles=angles, options=options, run=timed)
+    return Solved(found.pop("series"), found.pop("volume"), found, seconds)
 
 
 def particle(name: str, radius: float | None = None, seed: int = 0) -> atom_cases.Case:

@@ -107,15 +107,6 @@ def test_honesty__of_gaussian_errors_and_of_sigmas_that_are_half_of_them(harness
     assert right["without_sigma"] == 7
 
 
-def test_reliability__compares_what_is_claimed_with_what_is_so(harness: Any) -> None:
-    claimed = np.array([0.1, 0.3, 0.6, 0.9, 0.95, 1.0, 1.0])
-    right = np.array([False, True, True, False, True, True, True])
-    rows = harness.scores.reliability(claimed, right)
-    assert [row["atoms"] for row in rows] == [2, 1, 0, 4]
-    assert [row["right"] for row in rows] == [0.5, 1.0, None, 0.75]
-    assert rows[0]["claimed"] == pytest.approx(0.2)
-
-
 def test_cases__noise_is_that_of_the_counts(harness: Any, glass: xr.Dataset) -> None:
     """Of the middle of the sample: 102 of 2047 electrons per pixel; the variance over the mean is one count."""
     case = harness.cases.simulated(glass, ANGLES, seed=3)
@@ -167,14 +158,6 @@ def test_command__reads_cases_radii_seed_and_options(harness: Any) -> None:
     assert options == {"trace": {"sigma": 0.7}, "refine": {"heights": "atom"}}
     with pytest.raises(SystemExit, match="no case 'fife'"):
         harness.atoms.parsed(["fife"])
-
-
-def test_film__noise_has_the_spectrum_of_the_residual(harness: Any) -> None:
-    random = np.random.default_rng(1)
-    residual = np.cumsum(random.normal(size=(2, 24, 40)), axis=2)
-    noise = harness.film.noise_like(residual, np.ones(residual.shape, bool), random)
-    np.testing.assert_allclose(np.abs(np.fft.fft2(noise)), np.abs(np.fft.fft2(residual)), rtol=1e-6, atol=1e-6)
-    assert abs(np.corrcoef(noise.ravel(), residual.ravel())[0, 1]) < 0.5
 
 
 def test_film__goes_on_beyond_the_field_without_atoms_too_near(harness: Any) -> None:
