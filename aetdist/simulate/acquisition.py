@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -28,8 +28,10 @@ from .inputs import (
     check_noise,
     checked_angles,
     checked_field,
+    checked_kind,
     checked_sample,
     field_of_everything,
+    part_outside,
 )
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
@@ -43,6 +45,7 @@ def simulate_acquisition(
     sigma: float | Sequence[float] = 0.5,
     heights: float | Sequence[float] | None = None,
     field: tuple[int, int] | None = None,
+    kind: Literal["particle", "film"] | None = None,
     frames: int = 4,
     drift: float = 0.7,
     distortion: Matrix = ((1.004, 0.003), (0.003, 0.996)),
@@ -77,6 +80,8 @@ def simulate_acquisition(
     field : tuple of int, optional
         Pixels along x and y. It may be smaller than the sample. The default holds every atom at every
         tilt, shift and drift.
+    kind : {"particle", "film"}, optional
+        A particle must be inside the field at every tilt, as in :func:`~aetdist.simulate.simulate_tilt_series`.
     frames : int
         Frames of a tilt, among which its dose is divided.
     drift : float
@@ -144,21 +149,25 @@ def simulate_acquisition(
     turned = rotate_tilt_axis(angles + angle_errors(n, angle_error, angle_drift, entropy), tilt_axis)
     truth = _draw(n, frames, drift, shift, entropy)
     factors = brightness_factors(n, brightness, entropy)
-    if field is None:
+    matrices = matrices_from_euler(turned)
+
+    def everything() -> tuple[int, int]:
+        """Pixels that hold every atom at every tilt, shift and drift."""
         reach = int(np.ceil(shift + np.abs(truth["drift"]).max() + 1))
-        whole = field_of_everything(positions, sigmas, matrices_from_euler(turned), np.zeros(2), pixel_size)
-        nx, ny = (int(np.ceil(1.02 * size)) + 2 * reach for size in whole)
-    else:
-        nx, ny = checked_field(field)
+        whole = field_of_everything(positions, sigmas, matrices, np.zeros(2), pixel_size)
+        return int(np.ceil(1.02 * whole[0])) + 2 * reach, int(np.ceil(1.02 * whole[1])) + 2 * reach
+
+    nx, ny = checked_field(everything() if field is None else field)
+    y, x = centred_coordinates(ny, pixel_size), centred_coordinates(nx, pixel_size)
+    outside = checked_kind(kind, part_outside(positions, matrices, x, y, pixel_size), (nx, ny), everything)
     reference = average_intensity(positions, peaks, sigmas, pixel_size)
     if reference <= 0:
         raise InputError("Every atom has height 0, so a dose cannot be scaled to the sample; give heights above 0.")
     electrons = dose * pixel_size**2 * efficiency / (frames * reference)  # in one frame for an intensity of 1
 
-    y, x = centred_coordinates(ny, pixel_size), centred_coordinates(nx, pixel_size)
     # Frames drift and look through a distorted scan, which shows a little more than the field.
     beyond = pixel_size * (shift + float(np.abs(truth["drift"]).max()) + 0.25 * max(nx, ny))
-    support = support_table(atoms, sample, carbon, matrices_from_euler(turned), x, y, beyond, entropy)
+    support = support_table(atoms, sample, carbon, matrices, x, y, beyond, entropy)
     per_tilt = np.column_stack([turned, truth["shift"], factors, truth["drift"].reshape(n, -1), truth["background"]])
     settings: dict[str, Any] = {
         "shape": (ny, nx),
@@ -183,8 +192,8 @@ def simulate_acquisition(
     noise = {"distortion": matrix, "offset": float(offset), "read_noise": float(read_noise), "entropy": entropy}
     pixel = {"units": "pixel"}
     counts = {"units": "1", "long_name": "detector counts"}
-    everything = np.concatenate([table, support])
-    frames_of = lazily(_frames, "tfyx", {"f": frames, **image}, everything, **noise)
+    all_atoms = np.concatenate([table, support])
+    frames_of = lazily(_frames, "tfyx", {"f": frames, **image}, all_atoms, **noise)
     dataset = xr.Dataset(
         {
             "frames": (("tilt", "frame", "y", "x"), frames_of, counts),
@@ -215,6 +224,7 @@ def simulate_acquisition(
             "true_read_noise": float(read_noise),
             "simulation_seed": entropy,
             "simulation_atoms": len(positions),
+            "simulation_outside_field": outside,
             "simulation_sigma_A": np.asarray(sigma, dtype=np.float64).tolist(),
             "simulation_heights": "per atom" if heights is None else np.asarray(heights, dtype=np.float64).tolist(),
             "simulation_dose_per_tilt_e_per_A2": float(dose),

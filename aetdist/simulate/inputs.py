@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -178,3 +178,18 @@ def part_outside(
         if part > worst:
             worst, at = part, tilt
     return worst, at
+
+
+def checked_kind(
+    kind: str | None, outside: tuple[float, int], field: tuple[int, int], everything: Callable[[], tuple[int, int]]
+) -> float:
+    """Largest part of the atoms that are beside the field at a tilt; a particle must have none."""
+    if kind not in (None, "particle", "film"):
+        raise InputError(f"kind came as {kind!r}; choose particle or film, or leave it out.")
+    part, tilt = outside
+    if kind == "particle" and part > 0:
+        raise InputError(
+            f"{100 * part:.3g} % of the atoms are beside the field of {field[0]} x {field[1]} pixels at tilt {tilt}, "
+            f"but a particle has to be inside it; give field={everything()}, a larger pixel_size, or kind='film'."
+        )
+    return part

@@ -32,6 +32,7 @@ from .inputs import (
     check_noise,
     checked_angles,
     checked_field,
+    checked_kind,
     checked_sample,
     elements_of,
     field_of_everything,
@@ -165,7 +166,7 @@ def simulate_tilt_series(
 
     nx, ny = checked_field(everything() if field is None else field)
     x, y = centred_coordinates(nx, pixel_size) + center[0], centred_coordinates(ny, pixel_size) + center[1]
-    outside = _checked_kind(kind, part_outside(sample[0], matrices, x, y, pixel_size), (nx, ny), everything)
+    outside = checked_kind(kind, part_outside(sample[0], matrices, x, y, pixel_size), (nx, ny), everything)
 
     support = support_table(atoms, sample, carbon, matrices, x, y, shift * pixel_size, entropy)
     table = np.concatenate([np.column_stack(sample), support])
@@ -247,21 +248,6 @@ def simulate_tilt_series(
     if shift > 0:
         coords["axis"] = ["y", "x"]
     return with_units(xr.Dataset(variables, coords, attrs), TILT_SERIES)
-
-
-def _checked_kind(
-    kind: str | None, outside: tuple[float, int], field: tuple[int, int], everything: Callable[[], tuple[int, int]]
-) -> float:
-    """Largest part of the atoms that are beside the field at a tilt; a particle must have none."""
-    if kind not in (None, "particle", "film"):
-        raise InputError(f"kind came as {kind!r}; choose particle or film, or leave it out.")
-    part, tilt = outside
-    if kind == "particle" and part > 0:
-        raise InputError(
-            f"{100 * part:.3g} % of the atoms are beside the field of {field[0]} x {field[1]} pixels at tilt {tilt}, "
-            f"but a particle has to be inside it; give field={everything()}, a larger pixel_size, or kind='film'."
-        )
-    return part
 
 
 def _tilt_images(

@@ -195,6 +195,8 @@ def test_simulate_tilt_series__a_particle_must_be_inside_its_field(particle):
     assert film.attrs["simulation_outside_field"] == pytest.approx(outside)
     whole = simulate_tilt_series(particle, TILTS, kind="particle")
     assert whole.attrs["simulation_outside_field"] == 0.0
+    with pytest.raises(InputError, match=r"beside the field of 24 x 60 .* particle"):
+        simulate_acquisition(particle, TILTS, kind="particle", **options)
     with pytest.raises(InputError, match="choose particle or film"):
         simulate_tilt_series(particle, TILTS, kind="sphere")
 
