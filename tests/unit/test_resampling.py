@@ -46,9 +46,9 @@ def moments(atoms: xr.Dataset) -> xr.Dataset:
 
 
 def test_draw_atoms__has_the_given_spread(atoms: xr.Dataset) -> None:
-    draws = aet.resample(moments, atoms, n=400, seed=3).compute()
+    draws = aet.resample(moments, atoms, n=200, seed=3).compute()
     place, second = draws["place"], draws["second"]
-    np.testing.assert_array_equal(place.values[:, :100], np.broadcast_to(atoms["position"][:100], (400, 100, 3)))
+    np.testing.assert_array_equal(place.values[:, :100], np.broadcast_to(atoms["position"][:100], (200, 100, 3)))
     spread = place[:, 100:].std("draw").mean("atom").values
     np.testing.assert_allclose(spread, [0.05, 0.1, 0.2], rtol=0.02)
     moved = (place[:, 100:].mean("draw") - atoms["position"].values[100:]).values
@@ -65,7 +65,7 @@ def test_draw_atoms__keeps_what_is_not_known(atoms: xr.Dataset) -> None:
     partly["position_sigma"][200] = np.nan
     partly["type_probability"][200] = np.nan
     partly["probability"][200] = np.nan
-    drawn = [draw_atoms(partly, 0, k).set_index(atom="atom").sel(atom=200) for k in range(200)]
+    drawn = [draw_atoms(partly, 0, k).set_index(atom="atom").sel(atom=200) for k in range(150)]
     assert {int(d["type"]) for d in drawn} == {int(atoms["type"][200])}
     spread = np.std([d["position"].values for d in drawn], axis=0)
     np.testing.assert_allclose(spread, [0.05, 0.1, 0.2], rtol=0.2)  # the median of the others
@@ -119,9 +119,9 @@ def test_with_uncertainty__blocks_inside_tasks(atoms: xr.Dataset, client) -> Non
 
 def test_with_uncertainty__of_figures(atoms: xr.Dataset) -> None:
     positions = atoms["position"].values
-    found = aet.with_uncertainty(lambda a: {"x": float(a["position"][0, 0])}, positions, position_sigma=0.3, n=300)
-    assert float(found["x"]) == positions[0, 0] and float(found["x_sigma"]) == pytest.approx(0.3, rel=0.15)
-    assert float(found["x_mean"]) == pytest.approx(positions[0, 0], abs=0.06)
+    found = aet.with_uncertainty(lambda a: {"x": float(a["position"][0, 0])}, positions, position_sigma=0.3, n=100)
+    assert float(found["x"]) == positions[0, 0] and float(found["x_sigma"]) == pytest.approx(0.3, rel=0.25)
+    assert float(found["x_mean"]) == pytest.approx(positions[0, 0], abs=0.1)
 
 
 def test_resample__bad_input(atoms: xr.Dataset) -> None:
