@@ -134,13 +134,15 @@ def draw_nuclei(atoms: xr.Dataset, nuclei: xr.Dataset, *, thickness: float | Non
     figure = Figure(figsize=(WIDTH, min(7.5, max(2.6, scale * depth + 1.3))), layout="compressed")
     axes = figure.add_subplot()
     dot = float(np.clip((1.8 * scale * 72) ** 2, 0.3, 60.0))
-    axes.scatter(*position[seen & (label < 0), :2].T, s=0.15 * dot, color="gray", alpha=0.35, linewidths=0)
+    x, y = position[:, 0], position[:, 1]
+    glass = seen & (label < 0)
+    axes.scatter(x[glass], y[glass], s=0.15 * dot, color="gray", alpha=0.35, linewidths=0)
     sizes = nuclei["n_atoms"].values
     colours = np.array([*COLOURS[:_SHOWN], "#808080"])
     ordered = np.flatnonzero(seen & (label >= 0))
     ordered = ordered[np.argsort(position[ordered, 2])]  # nearest to the eye last
     axes.scatter(
-        *position[ordered, :2].T, s=dot, c=colours[np.minimum(label[ordered], _SHOWN)], edgecolors=axes_colour(),
+        x[ordered], y[ordered], s=dot, c=colours[np.minimum(label[ordered], _SHOWN)], edgecolors=axes_colour(),
         linewidths=0.3,
     )  # fmt: skip
     axes.set_aspect("equal")
