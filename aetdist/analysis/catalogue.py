@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,8 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from ..errors import AetdistWarning, InputError
 from .bonds import ORDERED, bond_order
 from .coordination import coordination, warren_cowley
+from .interface import interface_width
 from .nuclei import find_nuclei
 from .pair_distribution import pair_distribution, structure_factor
 from .peaks import first_valley, peaks_of
@@ -20,7 +23,7 @@ from .voronoi import voronoi_indices, voronoi_statistics
 
 Found = Mapping[str, xr.Dataset]
 Settings = Mapping[str, Any]
-_FEWEST = 500  # disordered atoms: fewer have no pair distribution to speak of
+_FEWEST = 500  # atoms of a phase: fewer have no pair distribution or interface to speak of
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,9 @@ def _distribution(sample: Sample, which: np.ndarray, settings: Settings, step: f
     keywords = {key: settings[key] for key in ("convention", "r_max", "alpha_radius")}
     some = sample.own.isel(atom=np.flatnonzero(which))
     distribution = pair_distribution(some, cell=sample.cell, step=step, **keywords)
-    return xr.merge([distribution, structure_factor(distribution)], combine_attrs="drop_conflicts")
+    return xr.merge(
+        [distribution, structure_factor(distribution)], compat="no_conflicts", combine_attrs="drop_conflicts"
+    )
 
 
 def _distribution_figures(found: xr.Dataset, settings: Settings) -> dict[str, float]:
@@ -198,6 +203,22 @@ def _nuclei_figures(found: xr.Dataset, settings: Settings) -> dict[str, float]:
     return {"nuclei of 13 atoms or more": float((sizes >= 13).sum()), "largest nucleus (atoms)": float(sizes[:1].sum())}
 
 
+def _interface(sample: Sample, found: Found, settings: Settings) -> xr.Dataset | None:
+    """Width of the crystals' interface, where there are crystals and a glass."""
+    disordered = _disordered(found)
+    if min(disordered.sum(), (~disordered).sum()) < _FEWEST:
+        return None
+    try:
+        return interface_width(sample.own, found["bond_order"])
+    except InputError as error:  # nuclei without a volume, or an order that does not decay
+        warnings.warn(f"The width of the interface was left out. {error}", AetdistWarning, stacklevel=2)
+        return None
+
+
+def _interface_figures(found: xr.Dataset, settings: Settings) -> dict[str, float]:
+    return {"interface width (Å)": float(found["width"]), "its uncertainty (Å)": float(found["width_sigma"])}
+
+
 def _voronoi(sample: Sample, found: Found, settings: Settings) -> xr.Dataset:
     cells = voronoi_indices(sample.atoms, convention=settings["convention"])
     if sample.cell is None:
@@ -237,7 +258,9 @@ def _coordination(sample: Sample, found: Found, settings: Settings) -> xr.Datase
     keywords: dict[str, Any] = {"order": ordered, "surface": outside, "cells": cells}
     done = coordination(sample.atoms, **keywords)
     if done.sizes["type"] > 1:
-        done = xr.merge([done, warren_cowley(sample.atoms, **keywords)], combine_attrs="drop_conflicts")
+        done = xr.merge(
+            [done, warren_cowley(sample.atoms, **keywords)], compat="no_conflicts", combine_attrs="drop_conflicts"
+        )
     return sample.cropped(done)
 
 
@@ -265,6 +288,7 @@ ANALYSES = (
         "disordered_pair_distribution", _disordered_distribution, _disordered_figures, ("bond_order",),
         ("convention", "r_max", "step", "alpha_radius"),
     ),
+    Analysis("interface", _interface, _interface_figures, ("bond_order",), (), lambda s: s.cell is None),
     Analysis("voronoi", _voronoi, _voronoi_figures, (), ("convention",)),
     Analysis("voronoi_statistics", _voronoi_statistics, _statistics_figures, ("bond_order", "voronoi")),
     Analysis(

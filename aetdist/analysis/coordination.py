@@ -128,7 +128,7 @@ def warren_cowley(
     -------
     xarray.Dataset
         ``alpha`` (type, neighbour_type), float64: below 0 where more neighbours of that type are found than by chance;
-        ``alpha_sigma``, its standard error as if the atoms were independent of each other; NaN where a type has no
+        ``alpha_sigma``, its standard error from the spread among the central atoms; NaN where a type has no
         central atom. ``fraction`` (type), of the central atoms; attribute ``central``, their number.
 
     Raises
@@ -162,6 +162,7 @@ def warren_cowley(
                 alpha[i] = 1.0 - partial[own].mean(axis=0) / expected
                 off = partial[own] - (1.0 - alpha[i]) * chance * total[own, None]  # of a ratio of means
                 sigma[i] = np.sqrt((off**2).mean(axis=0) / own.sum()) / expected
+            sigma[i, i] *= np.sqrt(2.0)  # bonds between atoms of one type are seen from both ends
     alpha[:, chance == 0] = np.nan
     return xr.Dataset(
         {

@@ -99,18 +99,6 @@ def sample_of(
     return Sample(made, n, numbers, cell, field)
 
 
-def names_of_types(atoms: xr.Dataset) -> dict[int, str]:
-    """Element of each type, where every atom of it has the same."""
-    if "species" not in atoms:
-        return {}
-    species = atoms["species"].values.astype(str)
-    if "type" not in atoms:
-        return dict(enumerate(np.unique(species).tolist(), 1))
-    types = atoms["type"].values
-    named = {int(t): np.unique(species[types == t]) for t in np.unique(types)}
-    return {t: str(names[0]) for t, names in named.items() if len(names) == 1}
-
-
 def _cell_of(atoms: xr.Dataset, periodic: bool | None) -> np.ndarray | None:
     """The periodic cell, if there is one and it counts."""
     if periodic is False:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -138,6 +139,71 @@ def draw_bond_order(order: xr.Dataset) -> Figure:
 
 
 @picture
+def draw_interface(interface: xr.Dataset) -> Figure:
+    """Draw how the bond order decays across the surface of the nuclei.
+
+    Parameters
+    ----------
+    interface : xarray.Dataset
+        From `aetdist.analysis.interface.interface_width`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    x = interface["distance"].values
+    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.errorbar(x, interface["order"], interface["order_error"], fmt="o", markersize=3.5, linewidth=1.0)
+    width, sigma = float(interface["width"]), float(interface["width_sigma"])
+    axes.plot(x, interface["fit"], label=f"decay length {width:.2f} ± {sigma:.2f} Å")
+    axes.axvline(0.0, color="gray", linewidth=0.8, zorder=0)
+    axes.set(xlabel="distance from the surface of the nuclei (Å)", ylabel="bond order")
+    axes.legend(fontsize=9)
+    return figure
+
+
+@picture
+def draw_chemical_order(order: xr.Dataset, names: Mapping[int, str] | None = None) -> Figure:
+    """Draw the coordination numbers by type, and the Warren-Cowley parameters where there are several types.
+
+    Parameters
+    ----------
+    order : xarray.Dataset
+        From `aetdist.analysis.coordination.coordination`, with what `warren_cowley` gives.
+    names : mapping of int to str, optional
+        Element of each type.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    types = [int(number) for number in order["type"].values]
+    labels = [(names or {}).get(number, str(number)) for number in types]
+    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.2))
+    known = order["coordination"].values[order["central"].values]
+    bins = np.arange(np.floor(known.min()), np.ceil(known.max()) + 2) - 0.5
+    part = np.histogram(known, bins)[0]
+    left.stairs(100.0 * part / part.sum(), bins, fill=True, color=COLOURS[0], alpha=0.5)
+    left.set(xlabel="neighbours", ylabel="% of the atoms", title=f"mean {known.mean():.2f}")
+    if "alpha" not in order:
+        right.set_visible(False)
+        return figure
+    alpha = order["alpha"].values
+    top = max(float(np.nanmax(np.abs(alpha))), 1e-3)
+    image = right.imshow(alpha, cmap="RdBu_r", vmin=-top, vmax=top, origin="upper")
+    for (i, j), value in np.ndenumerate(alpha):
+        bright = abs(value) < 0.6 * top
+        right.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color="black" if bright else "white")
+    right.set_xticks(range(len(types)), labels)
+    right.set_yticks(range(len(types)), labels)
+    right.set(xlabel="neighbour", ylabel="atom", title="Warren–Cowley α")
+    figure.colorbar(image, ax=right, shrink=0.8)
+    return figure
+
+
+@picture
 def draw_voronoi_indices(cells: xr.Dataset, which: np.ndarray | None = None, *, n: int = 10) -> Figure:
     """Draw the most frequent Voronoi indices, and how many faces have how many edges.
 
@@ -227,3 +293,47 @@ def _finish_g(axes: Axes, distribution: xr.Dataset) -> None:
 def _pair_name(pair: str, names: Mapping[int, str] | None) -> str:
     """Pair of types, by their elements where these are known."""
     return "–".join((names or {}).get(int(number), number) for number in pair.split("-"))
+
+
+def order_pictures(
+    found: Mapping[str, xr.Dataset], atoms: xr.Dataset | None = None
+) -> Iterator[tuple[str, str, Callable[..., Figure], tuple[Any, ...]]]:
+    """Pictures of what the analyses of a model found: name, caption, and what draws it of which arguments."""
+    names = names_of_types(atoms) if atoms is not None else {}
+    distribution, order = found.get("pair_distribution"), found.get("bond_order")
+    disordered = found.get("disordered_pair_distribution")
+    if distribution is not None:
+        text = "Pair distribution function; the band is its Poisson error."
+        yield "pair_distribution", text, draw_pair_distribution, (distribution, disordered)
+        shown = distribution if disordered is None else disordered
+        if "partial_g" in shown:
+            text = "Partial pair distribution functions" + ("." if disordered is None else " of the disordered atoms.")
+            yield "partial_distributions", text, draw_partial_distributions, (shown, names)
+        yield "structure_factor", "Structure factor of all atoms.", draw_structure_factor, (distribution,)
+    if order is not None:
+        text = "Bond-orientational order of the atoms; crosses are perfect crystals."
+        yield "bond_order", text, draw_bond_order, (order,)
+    if "interface" in found:
+        text = "Bond order against the distance from the crystal nuclei."
+        yield "interface", text, draw_interface, (found["interface"],)
+    if "voronoi" in found and order is not None:
+        which = ~(order["order"].values >= 0.5)
+        known = which & (found["voronoi"]["n_faces"].values >= 0)
+        of = "disordered atoms" if known.any() else "atoms"
+        arguments = (found["voronoi"], which if known.any() else None)
+        yield "voronoi_indices", f"The commonest Voronoi indices of the {of}.", draw_voronoi_indices, arguments
+    if "coordination" in found:
+        text = "Coordination and chemical order of the disordered atoms that are not at the surface."
+        yield "chemical_order", text, draw_chemical_order, (found["coordination"], names)
+
+
+def names_of_types(atoms: xr.Dataset) -> dict[int, str]:
+    """Element of each type, where every atom of it has the same."""
+    if "species" not in atoms:
+        return {}
+    species = atoms["species"].values.astype(str)
+    if "type" not in atoms:
+        return dict(enumerate(np.unique(species).tolist(), 1))
+    types = atoms["type"].values
+    named = {int(t): np.unique(species[types == t]) for t in np.unique(types)}
+    return {t: str(names[0]) for t, names in named.items() if len(names) == 1 and names[0] != "X"}

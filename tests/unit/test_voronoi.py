@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
-from scipy.spatial import Voronoi
 
 import aetdist as aet
 from aetdist.analysis.voronoi import voronoi_statistics
 from aetdist.errors import InputError
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from qhull_cells import qhull_faces, qhull_indices
+
 TURN = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
 AWAY = np.array([310.0, -40.0, 7.0])
-
-
-def area(corners: np.ndarray) -> float:
-    """Area of a flat polygon."""
-    arms = corners[1:] - corners[0]
-    return 0.5 * float(np.linalg.norm(np.cross(arms[:-1], arms[1:]).sum(axis=0)))
-
-
-def qhull_faces(points: np.ndarray) -> list[dict[int, np.ndarray] | None]:
-    """Corners of the faces of every cell by neighbour; None where unbounded."""
-    diagram = Voronoi(points)
-    faces: list = [{} for _ in points]
-    for (a, b), corners in zip(diagram.ridge_points, diagram.ridge_vertices, strict=True):
-        faces[a][int(b)] = faces[b][int(a)] = None if -1 in corners else diagram.vertices[corners]
-    return [None if not cell or any(c is None for c in cell.values()) else cell for cell in faces]
-
-
-def qhull_indices(points: np.ndarray, smallest: float = 0.01) -> tuple[np.ndarray, np.ndarray, list[dict[int, tuple]]]:
-    """Index, volume and faces (neighbour: edges, area) of every recomputed cell, one Qhull run for each atom."""
-    index, volume = np.full((len(points), 4), -1), np.full(len(points), np.nan)
-    found: list[dict[int, tuple]] = [{} for _ in points]
-    for i, faces in enumerate(qhull_faces(points)):
-        if faces is None:
-            continue
-        areas = {j: area(corners) for j, corners in faces.items()}
-        volume[i] = sum(a * np.linalg.norm(points[j] - points[i]) / 6 for j, a in areas.items())
-        kept = [j for j, a in areas.items() if a >= smallest * sum(areas.values())]
-        again = qhull_faces(points[[i, *kept]])[0]
-        if again is not None:
-            edges = [len(corners) for corners in again.values()]
-            index[i] = [edges.count(e) for e in (3, 4, 5, 6)]
-            found[i] = {kept[j - 1]: (len(corners), area(corners)) for j, corners in again.items()}
-    return index, volume, found
 
 
 def ball(n: int, seed: int) -> np.ndarray:
