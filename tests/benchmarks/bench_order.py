@@ -5,7 +5,7 @@
     python tests/benchmarks/bench_order.py --workers 200000         # seconds by one and by two worker processes
 
 With AETDIST_DATA the glass is the middle of the published nanoparticle, repeated; else a random one. Each part runs in
-a process of its own, on one thread with OMP_NUM_THREADS=1, after a small run that compiles; the median of three. Voronoi
+a process of its own, on one thread with OMP_NUM_THREADS=1, after a small run that compiles; medians of three. Voronoi
 cells are beside more peers in bench_voronoi.py.
 
     pairs              histogram of all pairs nearer than 20 Angstrom, by type
