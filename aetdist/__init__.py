@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from .analysis.interface import interface_width
     from .analysis.nuclei import find_nuclei
     from .analysis.pair_distribution import pair_distribution, structure_factor
+    from .analysis.precision import crop_like, precision_effect
+    from .analysis.resampling import resample, with_uncertainty
     from .analysis.surface import find_surface
+    from .analysis.templates import template_matching
     from .analysis.voronoi import voronoi_indices, voronoi_statistics
     from .angles import apply_refinement, refine_angles
     from .classify import classify_atoms
@@ -70,6 +73,11 @@ _HOMES = {
     "bond_order": "analysis.bonds",
     "find_nuclei": "analysis.nuclei",
     "interface_width": "analysis.interface",
+    "template_matching": "analysis.templates",
+    "resample": "analysis.resampling",
+    "with_uncertainty": "analysis.resampling",
+    "crop_like": "analysis.precision",
+    "precision_effect": "analysis.precision",
     "compare_atoms": "metrics",
     "r_factor": "metrics",
     "r1_factor": "metrics",
@@ -95,6 +103,7 @@ __all__ = [
     "connect",
     "coordination",
     "correct_frames",
+    "crop_like",
     "denoise",
     "find_nuclei",
     "find_surface",
@@ -104,6 +113,7 @@ __all__ = [
     "nanoparticle",
     "normalised_rmse",
     "pair_distribution",
+    "precision_effect",
     "preprocess_acquisition",
     "project_volume",
     "r1_factor",
@@ -116,14 +126,17 @@ __all__ = [
     "refine_angles",
     "refine_atoms",
     "register_frames",
+    "resample",
     "simulate_acquisition",
     "simulate_tilt_series",
     "structure_factor",
     "subtract_background",
+    "template_matching",
     "trace_atoms",
     "voronoi_indices",
     "voronoi_statistics",
     "warren_cowley",
+    "with_uncertainty",
     "write_xyz",
 ]
 
