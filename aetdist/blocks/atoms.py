@@ -63,22 +63,22 @@ def atom_blocks(positions: np.ndarray, halo: float, *, largest: int = ATOMS_PER_
     list of AtomBlock
         In an order that depends on the positions alone; empty where there are no atoms.
     """
-    parts, cores = [np.arange(len(positions))], []
+    every = np.arange(len(positions))
+    parts, blocks = [(every, every)] if len(positions) else [], []
     while parts:
-        part = parts.pop()
+        part, near = parts.pop()
+        # What a half sees its whole sees too: only that is searched.
+        low, high = positions[part].min(axis=0), positions[part].max(axis=0)
+        seen = positions[near]
+        near = near[((seen >= low - halo) & (seen <= high + halo)).all(axis=1)]
         if len(part) > largest:
-            axis = int(np.argmax(np.ptp(positions[part], axis=0)))
+            axis = int(np.argmax(high - low))
             order = part[np.argsort(positions[part, axis], kind="stable")]
-            parts += [order[len(order) // 2 :], order[: len(order) // 2]]
-        elif len(part):
-            cores.append(np.sort(part))
-    blocks = []
-    for core in cores:
-        low, high = positions[core].min(axis=0) - halo, positions[core].max(axis=0) + halo
-        members = np.flatnonzero(((positions >= low) & (positions <= high)).all(axis=1))
-        owned = np.zeros(len(members), bool)
-        owned[np.searchsorted(members, core)] = True
-        blocks.append(AtomBlock(members, owned))
+            parts += [(order[len(order) // 2 :], near), (order[: len(order) // 2], near)]
+        else:
+            owned = np.zeros(len(near), bool)
+            owned[np.searchsorted(near, part)] = True
+            blocks.append(AtomBlock(near, owned))
     return blocks
 
 
