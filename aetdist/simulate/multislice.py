@@ -39,7 +39,7 @@ class Multislice:
         outer angle: wavelength / (3 outer angle), as a third of the spectrum is kept empty against aliasing.
     source_size : float
         Standard deviation in Angstrom of the Gaussian that every image is convolved with: the source's size and
-        whatever else blurs.
+        whatever else blurs. With the default, atoms at rest look like Gaussians of 0.5 to 0.55 Angstrom.
     frozen_phonons : int
         Random displacements of all atoms that a tilt is averaged over; 0 leaves the atoms where they are.
     thermal : float
