@@ -174,8 +174,9 @@ def simulate_tilt_series(
     image: Image = functools.partial(_linear_image, pixel_size=pixel_size)
     reference, plan = average_intensity(*sample, pixel_size), {}
     if settings is not None:
-        import_abtem()
+        settings.check_pixel_size(pixel_size)
         numbers = np.append(elements_of(atoms, "Multislice"), np.full(len(support), CARBON))
+        import_abtem()
         table = np.column_stack([table[:, :3], numbers])
         image = functools.partial(multislice_image, settings=settings, entropy=entropy)
         reference, plan = efficiency, planned(table, true, x, y, settings)

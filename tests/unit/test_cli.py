@@ -192,6 +192,21 @@ def test_simulate__shape_of_atoms_and_field(pipeline):
     assert "numbers with commas" in answer.stderr
 
 
+def test_simulate__errors_and_multislice(pipeline):
+    words = ("simulate", "atoms.xyz", "-o", "run.zarr", "--angles", "a.tlt", "--kind", "particle")
+    invoke(*words, "--angle-error", 0.3, "--shift", 3, "--carbon", 30, "--multislice", "--set", "detector=[40, 200]")
+    options = pipeline.calls[0][2]
+    assert (options["kind"], options["angle_error"], options["shift"], options["carbon"]) == (
+        "particle",
+        0.3,
+        3.0,
+        30.0,
+    )
+    assert options["multislice"] is True and options["detector"] == [40, 200]
+    invoke(*words)
+    assert "multislice" not in pipeline.calls[1][2]
+
+
 def test_export__nothing_asked(pipeline):
     answer = invoke("export", "run.zarr")
     assert answer.exit_code == 2

@@ -89,3 +89,11 @@ def test_simulate_tilt_series__says_how_to_get_abtem(monkeypatch):
     monkeypatch.setitem(sys.modules, "abtem", None)
     with pytest.raises(InputError, match=r"pip install 'aetdist\[multislice\]'"):
         simulate_tilt_series(nanoparticle(9.0, seed=0), [0.0], multislice=True)
+
+
+def test_simulate_tilt_series__refuses_pixels_that_a_probe_falls_between():
+    with pytest.raises(InputError, match=r"0\.8 Angstrom is too coarse for a probe of 25 mrad.* at most 0\.502"):
+        simulate_tilt_series(nanoparticle(9.0, seed=0), [0.0], pixel_size=0.8, multislice=True)
+    with pytest.raises(InputError, match="Multislice needs to know the element"):
+        bare = nanoparticle(9.0, seed=0).drop_vars("species")
+        simulate_tilt_series(bare, [0.0], heights=1.0, multislice=True)
