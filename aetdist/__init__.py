@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .angles import apply_refinement, refine_angles
     from .classify import classify_atoms
     from .cluster import connect
+    from .fourier_shells import fourier_shell_correlation
+    from .half_sets import compare_half_sets, half_set_atoms, half_set_resolution
     from .io import Store, read_atoms, write_xyz
     from .metrics import compare_atoms, normalised_rmse, r1_factor, r_factor
     from .preprocess import (
@@ -25,7 +27,14 @@ if TYPE_CHECKING:
     from .reconstruct import reconstruct_resire, reconstruct_scan, reconstruct_slabs
     from .refine import refine_atoms
     from .refinement import reconstruct_refined
-    from .simulate import amorphous_film, nanoparticle, simulate_acquisition, simulate_tilt_series
+    from .simulate import (
+        Multislice,
+        amorphous_film,
+        forecast_multislice,
+        nanoparticle,
+        simulate_acquisition,
+        simulate_tilt_series,
+    )
     from .tilt_series import import_tilt_series
     from .trace import trace_atoms
     from .validation import design_experiment, validate_model
@@ -38,6 +47,8 @@ _HOMES = {
     "nanoparticle": "simulate",
     "simulate_tilt_series": "simulate",
     "simulate_acquisition": "simulate",
+    "Multislice": "simulate",
+    "forecast_multislice": "simulate",
     "import_acquisition": "acquisition",
     "import_tilt_series": "tilt_series",
     "register_frames": "preprocess",
@@ -64,11 +75,16 @@ _HOMES = {
     "r_factor": "metrics",
     "r1_factor": "metrics",
     "normalised_rmse": "metrics",
+    "fourier_shell_correlation": "fourier_shells",
+    "half_set_resolution": "half_sets",
+    "half_set_atoms": "half_sets",
+    "compare_half_sets": "half_sets",
     "read_atoms": "io",
     "write_xyz": "io",
 }
 
 __all__ = [
+    "Multislice",
     "Store",
     "align_tilt_series",
     "amorphous_film",
@@ -77,10 +93,15 @@ __all__ = [
     "calibrate_scan",
     "classify_atoms",
     "compare_atoms",
+    "compare_half_sets",
     "connect",
     "correct_frames",
     "denoise",
     "design_experiment",
+    "forecast_multislice",
+    "fourier_shell_correlation",
+    "half_set_atoms",
+    "half_set_resolution",
     "import_acquisition",
     "import_tilt_series",
     "nanoparticle",

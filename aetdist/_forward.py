@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,18 @@ import numpy as np
 import xarray as xr
 
 from ._records import describe_group
-from ._usage import accounted
+from ._threads import kernel_threads
+from ._usage import accounted, current_client
+from .errors import AetdistWarning
 from .experiment import checked_keywords
-from .io import Record, Store, read_atoms, read_volume
+from .io import Record, Store, begun, read_atoms, read_volume, write_blocks
 from .io.groups import RAW, TILTS, VOLUME
+from .io.hierarchy import is_store
 from .io.readers import digest_of_file, read_table
+
+log = logging.getLogger(__name__)
+
+TRUTH = "truth"
 
 
 def simulate(
@@ -37,26 +47,103 @@ def simulate(
     overwrite : bool, default False
         Replace a store that is there.
     **keywords
-        Keywords of `aetdist.simulate.simulate_tilt_series`; with `frames` those of
+        Keywords of `aetdist.simulate.simulate_tilt_series`; with `multislice` those of
+        `aetdist.simulate.Multislice` too; with `frames` those of
         `aetdist.simulate.simulate_acquisition`, which gives raw frames with all their corruption.
-    """
-    from .simulate import simulate_acquisition, simulate_tilt_series
 
+    Returns
+    -------
+    dict
+        ``n_atoms``, ``n_tilts``, ``n_tilts_computed`` (the others were there from a run that was killed),
+        ``outside_field`` (largest part of the atoms beside the field at a tilt); with `multislice` ``forecast``
+        (`aetdist.simulate.forecast_multislice`) ...
+
+    Warns
+    -----
+    AetdistWarning
+        If some atoms are beside the field and `kind` does not say that it is a film.
+    """
     raw = "frames" in keywords
     group = RAW if raw else TILTS
-    keywords = checked_keywords("simulate frames" if raw else "simulate", keywords)
+    name = "simulate frames" if raw else "simulate multislice" if keywords.get("multislice") else "simulate"
+    keywords = checked_keywords(name, keywords)
     with accounted() as summary:
         atoms = read_atoms(atoms_file)
         table = _angles(angles)
-        series = (simulate_acquisition if raw else simulate_tilt_series)(atoms, table, **keywords)
         source = Record("read", {str(name): variable for name, variable in atoms.variables.items()})
-        record = Record("simulate", {"angles": table, **keywords}, {"truth": source.digest}, keywords["seed"])
-        with Store.create(output, overwrite=overwrite) as store:
-            store.begin("truth", atoms.load(), record=source)  # finished last: nothing is kept where one of both fails
-            store.write(group, series, record=record, chunks={"tilt": 1})
-            store.finish("truth")
+        record = Record("simulate", {"angles": table, **keywords}, {TRUTH: source.digest}, keywords["seed"])
+        there = is_store(Path(output))
+        store, found = _opened(output, group, record, overwrite)
+        with store:
+            if found is not None:  # the seed that was drawn then
+                keywords["seed"] = int(found.attrs["simulation_seed"])
+            series = _simulated(atoms, table, keywords)
+            summary |= _foreseen(series, keywords)
+            if found is None:
+                store.begin(TRUTH, atoms.load(), record=source)
+                if not there:  # what is written from here on is kept and gone on with, whatever happens
+                    store.finish(TRUTH)
+            try:
+                summary["n_tilts_computed"] = write_blocks(store, group, series, record=record, dim="tilt")
+            except KeyboardInterrupt:  # one that was to be replaced comes back after an error only
+                store.finish(TRUTH)
+                raise
+            store.finish(TRUTH)
             summary |= {"store": str(output), "n_atoms": atoms.sizes["atom"], **describe_group(store, group)}
     return summary
+
+
+def _opened(output: str | Path, group: str, record: Record, overwrite: bool) -> tuple[Store, xr.Dataset | None]:
+    """The store that a killed run began in just this way, and what it holds of the group; or else a new one."""
+    if is_store(Path(output)):
+        store = Store.open(output, "a")
+        found = begun(store, group, record) if TRUTH in store.groups() else None
+        if found is not None:
+            return store, found
+        store.close()
+    return Store.create(output, overwrite=overwrite), None
+
+
+def _simulated(atoms: xr.Dataset, angles: np.ndarray, keywords: dict[str, Any]) -> xr.Dataset:
+    """The series, lazy; what is said of multislice beside the other keywords goes together."""
+    from .simulate import Multislice, simulate_acquisition, simulate_tilt_series
+
+    if "frames" in keywords:
+        return simulate_acquisition(atoms, angles, **keywords)
+    names = {field.name for field in dataclasses.fields(Multislice)}
+    own = {name: value for name, value in keywords.items() if name not in names}
+    if own["multislice"] is True:
+        own["multislice"] = Multislice(**{k: v for k, v in keywords.items() if k in names and v is not None})
+    return simulate_tilt_series(atoms, angles, **own)
+
+
+def _foreseen(series: xr.Dataset, keywords: dict[str, Any]) -> dict[str, Any]:
+    """What can be said before the work begins: atoms beside the field, time and memory of multislice."""
+    from .simulate import forecast_multislice
+
+    said: dict[str, Any] = {}
+    if "simulation_outside_field" in series.attrs:
+        said["outside_field"] = part = series.attrs["simulation_outside_field"]
+        if part > 0 and keywords["kind"] is None:
+            warnings.warn(
+                f"At one tilt {100 * part:.3g} % of the atoms are beside the field of {series.sizes['x']} x "
+                f"{series.sizes['y']} pixels. That is right for a film (say so with kind=film, --kind film); a "
+                "particle needs a larger field.",
+                AetdistWarning,
+                stacklevel=3,
+            )
+    if keywords.get("multislice"):
+        said["forecast"] = forecast = forecast_multislice(series)
+        client = current_client()
+        cores = sum(client.nthreads().values()) if client is not None else kernel_threads()
+        at_once = min(cores, series.sizes["tilt"])
+        log.warning(  # no mere information: a terminal shows it too
+            "multislice: about %.2g hours of one core for %d tilts (%d at once here), %.2g GB for each at a time; up "
+            "to %d probes through %d slices of %d x %d points",
+            forecast["cpu_seconds"] / 3600, series.sizes["tilt"], at_once, forecast["memory_bytes"] / 1e9,
+            forecast["n_probes"], forecast["n_slices"], *forecast["grid"],
+        )  # fmt: skip
+    return said
 
 
 def project(

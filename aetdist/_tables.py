@@ -118,6 +118,9 @@ TABLES = {
 #: Commands whose keywords are checked alike, but that no experiment file holds.
 SIMULATIONS = {
     "simulate": Table("simulate:simulate_tilt_series", {}, ("atoms", "angles")),
+    "simulate multislice": Table(
+        "simulate:simulate_tilt_series", {}, ("atoms", "angles"), beside="simulate:Multislice"
+    ),
     "simulate frames": Table("simulate:simulate_acquisition", {}, ("atoms", "angles")),
     "design": Table("validation:design_experiment", {}, ("atoms", "store")),
 }

@@ -301,15 +301,23 @@ def demo(folder: Path, **options: Any) -> Summary:
 @click.option("--field", type=int, nargs=2, metavar="NX NY", help="Pixels of an image. Default: all atoms, always.")
 @click.option("--sigma", type=float, metavar="A", help="Standard deviation of an atom.")
 @click.option("--heights", callback=numbers, metavar="H,H,...", help="Peak value of an atom of type 1, 2, ...")
+@KIND
 @click.option("--dose", type=float, metavar="D", help="Electrons per square Angstrom and tilt; none: no noise.")
+@click.option("--angle-error", type=float, metavar="DEG", help="Random errors of the angles, standard deviation.")
+@click.option("--angle-drift", type=float, metavar="DEG", help="Errors that vary smoothly along the series, rms.")
+@click.option("--shift", type=float, metavar="N", help="Largest shift of a tilt in pixels.")
+@click.option("--brightness", type=float, metavar="PART", help="Variation of the tilts' brightness.")
+@click.option("--background", type=float, metavar="PART", help="Smooth background, as a part of the signal.")
+@click.option("--carbon", type=float, metavar="A", help="Thickness of a carbon film below the sample.")
 @click.option(
     "--frames", type=int, metavar="N", help="Raw frames of every tilt, with drift, distortion, background ..."
 )
+@click.option("--multislice", is_flag=True, default=None, help="Multislice by abTEM; --set voltage, detector ...")
 @SEED
 @MORE
 @OVERWRITE
 def simulate(atoms: Path, output: Path, **options: Any) -> Summary:
-    """Simulate the tilt series of ATOMS (extended XYZ)."""
+    """Simulate the tilt series of ATOMS (extended XYZ); the same command goes on where it was killed."""
     from . import pipeline
 
     return pipeline.simulate(atoms, output, **keywords_of(options))

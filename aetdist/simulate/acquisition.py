@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from ..geometry import centred_coordinates, euler_from_tilts, matrices_from_euler, rotate_tilt_axis
-from ..project.atoms import CUTOFF, check_pixel_size, checked_atoms, project_atoms
-from ..schema import ATOMS, EULER, check
+from ..geometry import centred_coordinates, matrices_from_euler, rotate_tilt_axis
+from ..project.atoms import CUTOFF, check_pixel_size, project_atoms
+from ..schema import EULER
 from ._acquisition_kernels import add_sheared_atoms
-from .tilt_series import (
+from .corruption import (
+    BACKGROUND_TERMS,
+    angle_errors,
+    background_terms,
+    brightness_factors,
+    check_amounts,
+    smooth_shape,
+    support_table,
+)
+from .inputs import (
     average_intensity,
     check_noise,
+    checked_angles,
     checked_field,
+    checked_kind,
+    checked_sample,
     field_of_everything,
-    heights_of,
-    per_type,
-    types_of,
+    part_outside,
 )
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
-BACKGROUND_TERMS = 5
-"""Coefficients of a background's shape: y, x, x y, x^2 - y^2, x^2 + y^2."""
 
 
 def simulate_acquisition(
@@ -37,6 +45,7 @@ def simulate_acquisition(
     sigma: float | Sequence[float] = 0.5,
     heights: float | Sequence[float] | None = None,
     field: tuple[int, int] | None = None,
+    kind: Literal["particle", "film"] | None = None,
     frames: int = 4,
     drift: float = 0.7,
     distortion: Matrix = ((1.004, 0.003), (0.003, 0.996)),
@@ -48,6 +57,10 @@ def simulate_acquisition(
     background: float = 0.2,
     shift: float = 15.0,
     tilt_axis: float = 1.0,
+    angle_error: float = 0.0,
+    angle_drift: float = 0.0,
+    brightness: float = 0.0,
+    carbon: float = 0.0,
     seed: int | None = None,
 ) -> xr.Dataset:
     """Raw frames of a tilt series with every corruption that a microscope adds, one Dask task for each tilt.
@@ -67,6 +80,8 @@ def simulate_acquisition(
     field : tuple of int, optional
         Pixels along x and y. It may be smaller than the sample. The default holds every atom at every
         tilt, shift and drift.
+    kind : {"particle", "film"}, optional
+        A particle must be inside the field at every tilt, as in :func:`~aetdist.simulate.simulate_tilt_series`.
     frames : int
         Frames of a tilt, among which its dose is divided.
     drift : float
@@ -90,6 +105,9 @@ def simulate_acquisition(
     tilt_axis : float
         Angle in degrees from image y to the true tilt axis, positive towards -x; the nominal angles
         do not know of it.
+    angle_error, angle_drift, brightness, carbon : float
+        Errors of the angles in degrees, of the brightness of whole tilts, and Angstrom of amorphous carbon below the
+        sample, as in :func:`~aetdist.simulate.simulate_tilt_series`; none unless they are given.
     seed : int, optional
         The same seed gives the same frames, however the work is cut up. Drawn and recorded if it is not given.
 
@@ -99,7 +117,8 @@ def simulate_acquisition(
         FRAMES: ``frames`` (tilt, frame, y, x) float32 in detector counts, lazy, one chunk per tilt, nominal ``angles``,
         and the truth: ``true_frame_shift`` (tilt, frame, axis) and ``true_shift`` (tilt, axis) in pixels [y, x],
         ``true_distortion`` (axis, scan_axis), ``true_tilt_axis`` and ``true_angles`` in degrees, ``true_images`` and
-        ``true_background`` (tilt, y, x) in detector counts of one frame, lazy.
+        ``true_background`` (tilt, y, x) in detector counts of one frame, lazy; where asked for, ``true_brightness``
+        (tilt,) and ``true_support`` (tilt, y, x), like ``true_images``.
 
     Raises
     ------
@@ -109,40 +128,47 @@ def simulate_acquisition(
     Notes
     -----
     With r = (y, x) in pixels from the centre pixel n // 2, frame f of tilt t has at D (r + a_t) + s_tf the
-    intensity I_t(r) + B_t(r): a_t is the shift of the tilt, s_tf the drift since its first frame. Nothing is
+    intensity b_t (I_t(r) + B_t(r)): b_t is the brightness of the tilt, a_t its shift, s_tf the drift since its first
+    frame, and I is of the sample and the carbon below it. Nothing is
     interpolated: a Gaussian atom is evaluated where each pixel of the frame looks. Counts are
-    gain Poisson(e) + offset + Normal(0, read_noise), with e = D0 p^2 efficiency (I + B) / (F I0): dose D0, F frames,
+    gain Poisson(e) + offset + Normal(0, read_noise), with e = D0 p^2 efficiency b (I + B) / (F I0): dose D0, F frames,
     pixel size p, average intensity I0. B is a polynomial of second degree.
     """
-    check(atoms, ATOMS)
     check_pixel_size(pixel_size)
-    angles = np.atleast_1d(np.asarray(angles, dtype=np.float64))
-    angles = euler_from_tilts(angles) if angles.ndim == 1 else angles
-    if len(angles) == 0:
-        raise InputError("There are no tilt angles; give at least one.")
+    angles = checked_angles(angles)
     check_noise(dose, efficiency, read_noise)
     matrix = _checked_distortion(distortion)
-    _check_corruption(frames, drift=drift, background=background, shift=shift, gain=gain)
-    turned = rotate_tilt_axis(angles, tilt_axis)
-    types = types_of(atoms)
-    positions, peaks, sigmas = checked_atoms(
-        atoms["position"].values, heights_of(atoms, types, heights), per_type("sigma", sigma, types)
-    )
+    _check_frames(frames, gain)
+    check_amounts(
+        drift=drift, background=background, shift=shift, angle_error=angle_error, angle_drift=angle_drift,
+        brightness=brightness, carbon=carbon,
+    )  # fmt: skip
+    positions, peaks, sigmas = sample = checked_sample(atoms, heights, sigma)
     entropy = int(np.random.SeedSequence(seed).entropy)  # type: ignore[arg-type]
     n = len(angles)
+    turned = rotate_tilt_axis(angles + angle_errors(n, angle_error, angle_drift, entropy), tilt_axis)
     truth = _draw(n, frames, drift, shift, entropy)
-    if field is None:
+    factors = brightness_factors(n, brightness, entropy)
+    matrices = matrices_from_euler(turned)
+
+    def everything() -> tuple[int, int]:
+        """Pixels that hold every atom at every tilt, shift and drift."""
         reach = int(np.ceil(shift + np.abs(truth["drift"]).max() + 1))
-        whole = field_of_everything(positions, sigmas, matrices_from_euler(turned), np.zeros(2), pixel_size)
-        nx, ny = (int(np.ceil(1.02 * size)) + 2 * reach for size in whole)
-    else:
-        nx, ny = checked_field(field)
+        whole = field_of_everything(positions, sigmas, matrices, np.zeros(2), pixel_size)
+        return int(np.ceil(1.02 * whole[0])) + 2 * reach, int(np.ceil(1.02 * whole[1])) + 2 * reach
+
+    nx, ny = checked_field(everything() if field is None else field)
+    y, x = centred_coordinates(ny, pixel_size), centred_coordinates(nx, pixel_size)
+    outside = checked_kind(kind, part_outside(positions, matrices, x, y, pixel_size), (nx, ny), everything)
     reference = average_intensity(positions, peaks, sigmas, pixel_size)
     if reference <= 0:
         raise InputError("Every atom has height 0, so a dose cannot be scaled to the sample; give heights above 0.")
     electrons = dose * pixel_size**2 * efficiency / (frames * reference)  # in one frame for an intensity of 1
 
-    per_tilt = np.column_stack([turned, truth["shift"], truth["drift"].reshape(n, -1), truth["background"]])
+    # Frames drift and look through a distorted scan, which shows a little more than the field.
+    beyond = pixel_size * (shift + float(np.abs(truth["drift"]).max()) + 0.25 * max(nx, ny))
+    support = support_table(atoms, sample, carbon, matrices, x, y, beyond, entropy)
+    per_tilt = np.column_stack([turned, truth["shift"], factors, truth["drift"].reshape(n, -1), truth["background"]])
     settings: dict[str, Any] = {
         "shape": (ny, nx),
         "pixel_size": float(pixel_size),
@@ -150,28 +176,31 @@ def simulate_acquisition(
         "electrons": electrons,
         "gain": float(gain),
     }
-    table = da.from_array(np.column_stack([positions, peaks, sigmas]), chunks=-1, name=False)
+    table = np.column_stack(sample)
     rows = da.from_array(per_tilt, chunks=(1, -1), name=False)
     numbers = da.from_array(np.arange(n), chunks=1, name=False)
 
-    def lazily(function: Any, indices: str, new: dict[str, int], **options: Any) -> da.Array:
+    def lazily(function: Any, indices: str, new: dict[str, int], atoms: np.ndarray, **options: Any) -> da.Array:
         """One task for each tilt."""
         return da.blockwise(
-            function, indices, numbers, "t", rows, "tp", table, "aq", new_axes=new, concatenate=True,
-            dtype=np.float32, meta=np.empty((0,) * len(indices), np.float32), **settings, **options,
+            function, indices, numbers, "t", rows, "tp", da.from_array(atoms, chunks=-1, name=False), "aq",
+            new_axes=new, concatenate=True, dtype=np.float32, meta=np.empty((0,) * len(indices), np.float32),
+            **settings, **options,
         )  # fmt: skip
 
     image = {"y": ny, "x": nx}
     noise = {"distortion": matrix, "offset": float(offset), "read_noise": float(read_noise), "entropy": entropy}
     pixel = {"units": "pixel"}
     counts = {"units": "1", "long_name": "detector counts"}
-    return xr.Dataset(
+    all_atoms = np.concatenate([table, support])
+    frames_of = lazily(_frames, "tfyx", {"f": frames, **image}, all_atoms, **noise)
+    dataset = xr.Dataset(
         {
-            "frames": (("tilt", "frame", "y", "x"), lazily(_frames, "tfyx", {"f": frames, **image}, **noise), counts),
+            "frames": (("tilt", "frame", "y", "x"), frames_of, counts),
             "angles": (("tilt", "euler"), angles, {"units": "degree"}),
             "pixel_size": ((), float(pixel_size), {"units": "angstrom"}),
-            "true_images": (("tilt", "y", "x"), lazily(_clean, "tyx", image), counts),
-            "true_background": (("tilt", "y", "x"), lazily(_background, "tyx", image), counts),
+            "true_images": (("tilt", "y", "x"), lazily(_clean, "tyx", image, table), counts),
+            "true_background": (("tilt", "y", "x"), lazily(_background, "tyx", image, table), counts),
             "true_angles": (("tilt", "euler"), turned, {"units": "degree"}),
             "true_tilt_axis": ((), float(tilt_axis), {"units": "degree"}),
             "true_frame_shift": (("tilt", "frame", "axis"), truth["drift"], pixel),
@@ -181,8 +210,8 @@ def simulate_acquisition(
         coords={
             "tilt": np.arange(n),
             "frame": np.arange(frames),
-            "y": ("y", centred_coordinates(ny, pixel_size), {"units": "angstrom"}),
-            "x": ("x", centred_coordinates(nx, pixel_size), {"units": "angstrom"}),
+            "y": ("y", y, {"units": "angstrom"}),
+            "x": ("x", x, {"units": "angstrom"}),
             "euler": list(EULER),
             "axis": ["y", "x"],
         },
@@ -195,6 +224,7 @@ def simulate_acquisition(
             "true_read_noise": float(read_noise),
             "simulation_seed": entropy,
             "simulation_atoms": len(positions),
+            "simulation_outside_field": outside,
             "simulation_sigma_A": np.asarray(sigma, dtype=np.float64).tolist(),
             "simulation_heights": "per atom" if heights is None else np.asarray(heights, dtype=np.float64).tolist(),
             "simulation_dose_per_tilt_e_per_A2": float(dose),
@@ -202,20 +232,30 @@ def simulate_acquisition(
             "simulation_drift": float(drift),
             "simulation_background": float(background),
             "simulation_shift": float(shift),
+            "simulation_angle_error": float(angle_error),
+            "simulation_angle_drift": float(angle_drift),
+            "simulation_brightness": float(brightness),
+            "simulation_carbon_A": float(carbon),
+            "simulation_carbon_atoms": len(support),
             "simulation_counts_per_intensity": float(gain * electrons),
         },
     )
+    if brightness > 0:
+        dataset["true_brightness"] = ("tilt", factors, {"units": "1"})
+    if carbon > 0:
+        dataset["true_support"] = (("tilt", "y", "x"), lazily(_clean, "tyx", image, support), counts)
+    return dataset
 
 
 def _draw(n: int, frames: int, drift: float, shift: float, entropy: int) -> dict[str, np.ndarray]:
-    """What is random for every tilt beside the noise, from a stream of its own."""
+    """What is random for every tilt beside the noise; the order of the draws is part of what a seed means."""
     random = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(0, 0)))
     steps = random.normal(0.0, drift, (n, frames, 2))
     steps[:, 0] = 0.0  # frames are registered onto the first
     return {
         "drift": np.cumsum(steps, axis=1),
         "shift": random.uniform(-shift, shift, (n, 2)),
-        "background": random.uniform(-0.15, 0.15, (n, BACKGROUND_TERMS)),
+        "background": background_terms(n, random),
     }
 
 
@@ -251,7 +291,7 @@ def _background(
 ) -> np.ndarray:
     """Backgrounds of aligned images, in counts of one frame."""
     y, x = np.meshgrid(*(centred_coordinates(size) for size in shape), indexing="ij")
-    shapes = np.stack([_smooth(y, x, shape, tilt[-BACKGROUND_TERMS:]) for tilt in tilts])
+    shapes = np.stack([smooth_shape(y, x, shape, tilt[-BACKGROUND_TERMS:]) for tilt in tilts])
     return (level * electrons * gain * shapes).astype(np.float32)
 
 
@@ -276,7 +316,7 @@ def _frames(
     result = []
     for number, tilt in zip(numbers, tilts, strict=True):
         random = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(1, int(number))))
-        a, drift = tilt[3:5], tilt[5:-BACKGROUND_TERMS].reshape(-1, 2)
+        a, brightness, drift = tilt[3:5], tilt[5], tilt[6:-BACKGROUND_TERMS].reshape(-1, 2)
         lab = atoms[:, :3] @ matrices_from_euler(tilt[None, :3])[0, :2].T / pixel_size
         stack = np.empty((len(drift), *shape), np.float32)
         for frame, s in zip(stack, drift, strict=True):
@@ -284,18 +324,11 @@ def _frames(
             seen = (lab[:, ::-1] + a) @ distortion.T + s + np.array(shape) // 2
             add_sheared_atoms(seen, atoms[:, 3], atoms[:, 4] / pixel_size, inverse, CUTOFF, image)
             y, x = np.einsum("ij,jyx->iyx", inverse, np.stack([v - s[0], u - s[1]])) - a[:, None, None]
-            image += level * _smooth(y, x, shape, tilt[-BACKGROUND_TERMS:])
-            counts = gain * random.poisson(electrons * image) + offset
+            image += level * smooth_shape(y, x, shape, tilt[-BACKGROUND_TERMS:])
+            counts = gain * random.poisson(electrons * brightness * image) + offset
             frame[:] = counts + random.normal(0.0, read_noise, shape)
         result.append(stack)
     return np.stack(result)
-
-
-def _smooth(y: np.ndarray, x: np.ndarray, shape: tuple[int, int], terms: np.ndarray) -> np.ndarray:
-    """1 plus a polynomial of second degree in pixels from the centre; above 0 within the field and near it."""
-    y, x = y / (shape[0] / 2), x / (shape[1] / 2)
-    smooth: np.ndarray = 1 + np.tensordot(terms, np.stack([y, x, x * y, x**2 - y**2, x**2 + y**2]) / 1.5, 1)
-    return np.maximum(smooth, 0.0)
 
 
 def _checked_distortion(distortion: Any) -> np.ndarray:
@@ -308,12 +341,9 @@ def _checked_distortion(distortion: Any) -> np.ndarray:
     return matrix
 
 
-def _check_corruption(frames: int, *, gain: float, **amounts: float) -> None:
-    """Refuse numbers of frames and amounts of corruption that cannot be."""
+def _check_frames(frames: int, gain: float) -> None:
+    """Refuse a number of frames and a gain that cannot be."""
     if frames < 1 or int(frames) != frames:
         raise InputError(f"{frames!r} frames came; needed is a whole number, 1 or more.")
-    for name, value in amounts.items():
-        if not (np.isfinite(value) and value >= 0):
-            raise InputError(f"{name} came as {value!r}; needed is a number, 0 or more.")
     if not (np.isfinite(gain) and gain > 0):
         raise InputError(f"gain came as {gain!r}; needed are the counts for one electron, above 0.")

@@ -20,7 +20,7 @@ from ..geometry import euler_from_tilts, matrices_from_euler
 from ..io import Record, Store, write_blocks
 from ..schema import ATOMS, AXES, check
 from ..simulate import simulate_tilt_series
-from ..simulate.tilt_series import average_intensity, heights_of, per_type, types_of
+from ..simulate.inputs import average_intensity, heights_of, per_type, types_of
 from .comparison import TOLERANCE, compared, match_atoms
 from .model import OVERLAP, overlapping
 from .solve import ITERATIONS, solve_series

@@ -10,6 +10,7 @@ import textwrap
 from collections import Counter
 from pathlib import Path
 
+import dask
 import dask.array as da
 import mrcfile
 import numpy as np
@@ -406,10 +407,54 @@ def test_simulate__that_fails_leaves_the_store_that_was_there(tmp_path: Path, mo
         simulate(tmp_path / "run.zarr", seed=6, overwrite=True)
     with pytest.raises(StoreError, match="No room left"):
         simulate(tmp_path / "other.zarr", seed=6)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["atoms.xyz", "run.zarr"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["atoms.xyz", "other.zarr", "run.zarr"]
     with Store.open(tmp_path / "run.zarr") as store:
         assert store.record("tilt_series/aligned").seed == 5
         assert store.groups() == ["tilt_series/aligned", "truth"]
+    with Store.open(tmp_path / "other.zarr") as store:  # which was there for no other: to be gone on with
+        assert store.groups() == ["truth"]
+
+
+def test_simulate__goes_on_where_it_was_killed(tmp_path: Path, monkeypatch) -> None:
+    """No finished tilt is computed again, and what comes out, noise of an undeclared seed included, is one series."""
+    atoms = xr.Dataset({"position": (("atom", "axis"), np.eye(3) * 2)}, {"atom": range(3), "axis": list("xyz")})
+    write_xyz(tmp_path / "atoms.xyz", atoms)
+    options = {"angles": np.linspace(-40.0, 40.0, 5), "dose": 1e4, "shift": 2.0, "background": 0.1}
+    simulate = functools.partial(pipeline.simulate, tmp_path / "atoms.xyz", tmp_path / "run.zarr", **options)
+    simulate_tilt_series = aetdist.simulate.simulate_tilt_series
+    done: list[int] = []
+
+    def stopping(block: np.ndarray, block_info: dict, fail: bool) -> np.ndarray:
+        if fail and len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(block_info[0]["chunk-location"][0])
+        return block
+
+    def watched(fail: bool) -> None:
+        @functools.wraps(simulate_tilt_series)
+        def simulated(*args: object, **keywords: object) -> xr.Dataset:
+            series = simulate_tilt_series(*args, **keywords)
+            images = series.images.data.map_blocks(stopping, fail=fail, dtype="f4", meta=np.empty((0, 0, 0), "f4"))
+            return series.assign(images=series.images.copy(data=images))
+
+        monkeypatch.setattr(aetdist.simulate, "simulate_tilt_series", simulated)
+
+    watched(fail=True)
+    with dask.config.set(scheduler="synchronous"), pytest.raises(KeyboardInterrupt):
+        simulate()
+    first = sorted(done)
+    assert len(first) == 2
+    done.clear()
+    watched(fail=False)
+    assert simulate()["n_tilts_computed"] == 3
+    assert sorted(first + done) == [0, 1, 2, 3, 4]
+    with Store.open(tmp_path / "run.zarr") as store:
+        found = store.read("tilt_series/aligned")
+    whole = simulate_tilt_series(atoms, options.pop("angles"), seed=found.attrs["simulation_seed"], **options)
+    for name in ("images", "true_shift", "true_background"):
+        np.testing.assert_array_equal(found[name], whole[name], err_msg=name)
+    with pytest.raises(StoreError, match="--overwrite"):
+        simulate()
 
 
 @pytest.mark.parametrize("kind", ["npy", "mrc", "zarr"])

@@ -226,3 +226,13 @@ def test_bench_angles__prints_what_a_round_costs_beside_a_reconstruction() -> No
     assert figures["round_over_reconstruction"] > 0 and figures["scan_and_fit"]["cpu_s"] > 0
     assert [*figures["per_tilt_cpu_s"]] == ["2", "4", "7"]
     assert figures["workers"]["normalised"] > 0
+
+
+def test_bench_simulate__prints_seconds_and_the_error_of_the_linear_model() -> None:
+    command = [sys.executable, str(BENCHMARKS / "bench_simulate.py"), "--atoms", "300", "--field", "60", "--tilts", "2"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout)
+    assert [case["sigma_angstrom"] for case in figures] == [0.5, 0.8]
+    assert all(case["projection_cpu_s_per_tilt"] > 0 for case in figures)
+    assert all(case["largest_error_beside_brightest_pixel"] < 1e-5 for case in figures)
