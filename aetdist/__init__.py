@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .acquisition import import_acquisition
     from .align import align_tilt_series, apply_alignment
+    from .analysis.bonds import bond_order
+    from .analysis.coordination import coordination, warren_cowley
+    from .analysis.interface import interface_width
+    from .analysis.nuclei import find_nuclei
+    from .analysis.pair_distribution import pair_distribution, structure_factor
+    from .analysis.surface import find_surface
+    from .analysis.voronoi import voronoi_indices, voronoi_statistics
     from .angles import apply_refinement, refine_angles
     from .classify import classify_atoms
     from .cluster import connect
@@ -69,12 +76,22 @@ _HOMES = {
     "trace_atoms": "trace",
     "classify_atoms": "classify",
     "refine_atoms": "refine",
+    "find_surface": "analysis.surface",
+    "pair_distribution": "analysis.pair_distribution",
+    "structure_factor": "analysis.pair_distribution",
+    "bond_order": "analysis.bonds",
+    "find_nuclei": "analysis.nuclei",
+    "interface_width": "analysis.interface",
     "validate_model": "validation",
     "design_experiment": "validation",
     "compare_atoms": "metrics",
     "r_factor": "metrics",
     "r1_factor": "metrics",
     "normalised_rmse": "metrics",
+    "coordination": "analysis.coordination",
+    "warren_cowley": "analysis.coordination",
+    "voronoi_indices": "analysis.voronoi",
+    "voronoi_statistics": "analysis.voronoi",
     "fourier_shell_correlation": "fourier_shells",
     "half_set_resolution": "half_sets",
     "half_set_atoms": "half_sets",
@@ -90,22 +107,28 @@ __all__ = [
     "amorphous_film",
     "apply_alignment",
     "apply_refinement",
+    "bond_order",
     "calibrate_scan",
     "classify_atoms",
     "compare_atoms",
     "compare_half_sets",
     "connect",
+    "coordination",
     "correct_frames",
     "denoise",
     "design_experiment",
+    "find_nuclei",
+    "find_surface",
     "forecast_multislice",
     "fourier_shell_correlation",
     "half_set_atoms",
     "half_set_resolution",
     "import_acquisition",
     "import_tilt_series",
+    "interface_width",
     "nanoparticle",
     "normalised_rmse",
+    "pair_distribution",
     "preprocess_acquisition",
     "project_volume",
     "r1_factor",
@@ -120,9 +143,13 @@ __all__ = [
     "register_frames",
     "simulate_acquisition",
     "simulate_tilt_series",
+    "structure_factor",
     "subtract_background",
     "trace_atoms",
     "validate_model",
+    "voronoi_indices",
+    "voronoi_statistics",
+    "warren_cowley",
     "write_xyz",
 ]
 

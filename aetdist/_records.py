@@ -12,7 +12,18 @@ import xarray as xr
 from .errors import InputError, StoreError
 from .experiment import Experiment
 from .io import Record, Store, newest
-from .io.groups import ATOMS, CALIBRATED, CLASSIFIED, PREPROCESSED, RAW, REFINED, REFINED_ATOMS, TILTS, VOLUME
+from .io.groups import (
+    ATOMS,
+    CALIBRATED,
+    CLASSIFIED,
+    ORDER,
+    PREPROCESSED,
+    RAW,
+    REFINED,
+    REFINED_ATOMS,
+    TILTS,
+    VOLUME,
+)
 from .io.readers import digest_of_file, has_frames, list_files
 
 #: What each stage reads, the newest of each, and what it writes.
@@ -26,6 +37,7 @@ READS = {
     "classify": (ATOMS, VOLUME),
     "refine": (TILTS, ATOMS, VOLUME),
     "validate": (TILTS, ATOMS, VOLUME),
+    "analyze": (ATOMS,),
 }
 WRITES = {
     "preprocess": PREPROCESSED,
@@ -37,6 +49,7 @@ WRITES = {
     "classify": CLASSIFIED,
     "refine": REFINED_ATOMS,
     "validate": CALIBRATED,
+    "analyze": ORDER,
 }
 #: Commands that make what a stage may lack.
 MADE_BY = {
@@ -161,6 +174,8 @@ def describe_group(store: Store, group: str) -> dict[str, Any]:
         return described
     if group in (ATOMS, CLASSIFIED, REFINED_ATOMS, CALIBRATED):
         return describe_atoms(dataset)
+    if group == ORDER:
+        return {"order": dict(zip(dataset["figure"].values.tolist(), dataset["value"].values.tolist(), strict=True))}
     described = {"shape": [dataset.sizes[axis] for axis in "xyz"]}
     if "r_factor" in dataset:
         described["r_factor_mean"] = float(np.nanmean(dataset["r_factor"].values[-1]))

@@ -201,6 +201,13 @@ def _edits(store: Store, keywords: dict[str, Any], record: Record) -> tuple[Any,
     return None
 
 
+def _analyze(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
+    """All analyses of the order of the atoms, each in its own group."""
+    from ._analyze import analyze_group
+
+    return {"n_analyses_computed": analyze_group(store, next(iter(record.inputs)), keywords, record)}
+
+
 STAGES: dict[str, Stage] = {
     "preprocess": _preprocess,
     "align": _align,
@@ -210,6 +217,7 @@ STAGES: dict[str, Stage] = {
     "trace": _trace,
     "classify": _classify,
     "refine": _refine,
+    "analyze": _analyze,
 }
 
 

@@ -113,6 +113,7 @@ TABLES = {
         "refine:refine_atoms", {}, ("tilt_series", "volume", "atoms"), optional=True, beside="_species:name_species"
     ),
     "validate": Table("validation:validate_model", {}, ("run",), optional=True),
+    "analyze": Table("analysis.catalogue:analyze_atoms", {}, ("atoms",), optional=True),
     "export": Table("pipeline:export", {}, ("path",)),
 }
 #: Commands whose keywords are checked alike, but that no experiment file holds.

@@ -243,6 +243,28 @@ def validate(store: Path, **options: Any) -> Summary:
     return pipeline.validate(store, **keywords_of(options))
 
 
+@command("analyze", cluster="asked")
+@click.argument("models", nargs=-1, required=True, type=FOLDER)
+@click.option("-o", "--output", type=FOLDER, help="The store to make of files, such as analysis.zarr.")
+@click.option("--types", metavar="FILE.h5::DATASET", help="Types of the atoms, where the model has none.")
+@click.option("--convention", type=click.Choice(["yang2021"]), help="Definitions of the published scripts.")
+@click.option("--cutoff", type=float, metavar="A", help="Neighbours are nearer. Default: the first valley of g(r).")
+@click.option("--field", type=float, nargs=4, metavar="X0 X1 Y0 Y1", help="A film goes on beyond this field.")
+@click.option("--open", "periodic", flag_value=False, default=None, help="A finite sample, whatever the file says.")
+@click.option("--report", type=FOLDER, metavar="FILE.html", help="Write the figures of every analysis.")
+@MORE
+@OVERWRITE
+def analyze(models: tuple[Path, ...], **options: Any) -> Summary:
+    """Analyse the order of atoms: g(r), bond order, Voronoi cells, chemical and medium-range order.
+
+    MODELS are a store, analysed in place; or XYZ, CSV, NPY, HDF5 (FILE.h5::DATASET) and, with the extra formats, CIF,
+    PDB and LAMMPS files. Several give one table.
+    """
+    from . import pipeline
+
+    return pipeline.analyze(list(models), **keywords_of(options))
+
+
 @command("export")
 @STORE
 @click.option("--atoms", type=FOLDER, metavar="FILE.xyz", help="Write the atoms as extended XYZ.")

@@ -85,7 +85,7 @@ def checked_keywords(name: str, keywords: Mapping[str, Any], *, where: str = "")
     Parameters
     ----------
     name : str
-        The stage, one of `TABLES`, or ``"simulate"``, ``"simulate multislice"``, ``"simulate frames"`` or ``"design"``.
+        The stage, one of `TABLES`, or ``"simulate"``, ``"simulate multislice"``, ``"simulate frames"``, ``"design"``.
     keywords : mapping
         What was given.
     where : str

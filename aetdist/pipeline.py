@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ._analyze import analyze_files, text_of
 from ._exports import export_stale, stale_files, write_file
 from ._forward import project, simulate
 from ._records import (
@@ -32,7 +33,7 @@ from .errors import InputError
 from .experiment import Experiment, checked_keywords, default_config, read_experiment
 from .io import Record, Store, describe_groups, newest
 from .io.groups import ATOMS, VOLUME
-from .io.hierarchy import attributes_of
+from .io.hierarchy import attributes_of, is_store
 from .validation import design, nested_path, table_of, validate_stage
 
 Summary = dict[str, Any]
@@ -42,6 +43,7 @@ ALL_STAGES = {**STAGES, "validate": validate_stage}
 
 __all__ = [
     "align",
+    "analyze",
     "classify",
     "default_config",
     "design",
@@ -224,6 +226,57 @@ def validate(
                     write_file(nested, name, Path(file))
                 summary[name] = str(file)
     return {**summary, "text": table_of(summary)}
+
+
+def analyze(
+    models: str | Path | Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    types: str | None = None,
+    report: str | Path | None = None,
+    overwrite: bool = False,
+    **keywords: Any,
+) -> Summary:
+    """Computes: the order of atoms, by `aetdist.analysis.catalogue.analyze_atoms` and its keywords.
+
+    Parameters
+    ----------
+    models : str, Path or sequence of them
+        A store, whose newest atoms are analysed in place; or files with atoms, see `aetdist.io.read_atoms`.
+    output : str or Path, optional
+        The store to make of files, or to go on with; several models get one table beside their own groups.
+    types : str, optional
+        ``file.h5::dataset`` with the types of the atoms of one model.
+    report : str or Path, optional
+        HTML file to write, with the figures of every analysis.
+    overwrite : bool, default False
+        Begin `output` anew.
+    **keywords
+        Of `analyze_atoms`.
+
+    Returns
+    -------
+    dict
+        ``order``: what the analyses are summed up by, of several models by name; ``text``: the same as a table.
+    """
+    several = [models] if isinstance(models, (str, Path)) else list(models)
+    if output is None:
+        if len(several) != 1 or not is_store(Path(several[0])):
+            raise InputError("Files with atoms came; name the store to make, with -o analysis.zarr.")
+        summary = _stage("analyze", several[0], keywords)
+        tables = {str(several[0]): summary["order"]}
+    else:
+        checked = checked_keywords("analyze", keywords)
+        with accounted() as summary:
+            summary |= analyze_files(several, output, checked, types=types, overwrite=overwrite)
+        tables = summary["order"]
+        if len(tables) == 1:
+            (summary["order"],) = tables.values()
+    if report is not None:
+        from .report import write_report
+
+        summary["report"] = str(write_report(output or several[0], report))
+    return {**summary, "text": text_of(tables)}
 
 
 def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | Path | None = None) -> Summary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,12 @@ from .hierarchy import is_store
 from .store import Store
 from .xyz import read_xyz
 
+FOREIGN = {
+    ".cif": "cif", ".pdb": "proteindatabank", ".lmp": "lammps-data", ".lammps": "lammps-data",
+    ".data": "lammps-data", ".dump": "lammps-dump-text", ".lammpstrj": "lammps-dump-text",
+}  # fmt: skip
+"""Ends of the names of files that ASE reads, and what it calls their format."""
+
 
 def read_atoms(path: str | Path) -> xr.Dataset:
     """Read atoms; nothing in the file is ever executed.
@@ -25,7 +32,9 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     ----------
     path : str or pathlib.Path
         Extended XYZ; a store (its newest atoms: refined, classified or traced); ``file.h5::dataset`` or ``.npy`` with
-        positions of shape (atom, 3); ``.csv`` with columns x, y, z and perhaps type. All in Angstrom.
+        positions of shape (atom, 3); ``.csv`` with columns x, y, z and perhaps type. All in Angstrom. With the extra
+        ``formats`` (ASE) also ``.cif``, ``.pdb``, and LAMMPS ``.data``, ``.lmp``, ``.lammps``, ``.dump``,
+        ``.lammpstrj`` (the first frame).
 
     Returns
     -------
@@ -51,7 +60,32 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     suffix = file.suffix.lower()
     if separator or suffix in (".npy", ".npz", ".h5", ".hdf5", ".mat"):
         return _from_positions(read_table(str(path)), str(path))
+    if suffix in FOREIGN:
+        return _read_foreign(file, FOREIGN[suffix])
     return _read_csv(file) if suffix == ".csv" else read_xyz(file)
+
+
+def _read_foreign(file: Path, form: str) -> xr.Dataset:
+    """Atoms of a file that ASE reads; the cell, where it repeats, as the attributes of extended XYZ."""
+    try:
+        from ase.io import read
+    except ImportError:
+        raise InputError(
+            f"{file} needs ASE, which is not installed: pip install 'aetdist[formats]', or write the atoms as XYZ."
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on what else the file says
+            model = read(file, index=0, format=form)
+    except Exception as error:  # ASE's readers raise whatever they come across
+        raise InputError(f"{file} cannot be read as {form}: {type(error).__name__}: {error}") from None
+    types = model.arrays.get("type") if form.startswith("lammps") else None
+    dataset = _from_positions(model.get_positions(), str(file), None if types is None else types.astype(np.int64))
+    if types is None:
+        dataset["species"] = "atom", np.array(model.get_chemical_symbols(), dtype=np.str_)
+    if model.pbc.any():
+        dataset.attrs |= {"Lattice": np.ravel(model.cell.array).tolist(), "pbc": model.pbc.tolist()}
+    return with_units(dataset, ATOMS)
 
 
 def _from_positions(position: np.ndarray, name: str, types: np.ndarray | None = None) -> xr.Dataset:

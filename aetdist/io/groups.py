@@ -12,6 +12,7 @@ REFINED = "tilt_series/refined"
 VOLUME, ATOMS = "volume", "atoms"
 CLASSIFIED, REFINED_ATOMS = "atoms_classified", "atoms_refined"
 CALIBRATED, VALIDATION = "atoms_calibrated", "validation"
+ORDER = "analysis/summary"
 #: What later stages make of a group, to be used in its place, in the order of the experiment.
 NEWER = {TILTS: (REFINED,), ATOMS: (CLASSIFIED, REFINED_ATOMS, CALIBRATED)}
 

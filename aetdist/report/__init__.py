@@ -9,6 +9,16 @@ from .atoms import (
 )
 from .charts import draw_deviations, draw_r_factors
 from .html import write_pictures, write_report
+from .order import (
+    draw_bond_order,
+    draw_chemical_order,
+    draw_comparison,
+    draw_interface,
+    draw_pair_distribution,
+    draw_partial_distributions,
+    draw_structure_factor,
+    draw_voronoi_indices,
+)
 from .pictures import (
     draw_atoms,
     draw_atoms_on_slice,
@@ -33,7 +43,10 @@ __all__ = [
     "draw_atom_refinement",
     "draw_atoms",
     "draw_atoms_on_slice",
+    "draw_bond_order",
+    "draw_chemical_order",
     "draw_common_lines",
+    "draw_comparison",
     "draw_denoising",
     "draw_design",
     "draw_deviations",
@@ -42,6 +55,9 @@ __all__ = [
     "draw_drift",
     "draw_film_maps",
     "draw_intensities",
+    "draw_interface",
+    "draw_pair_distribution",
+    "draw_partial_distributions",
     "draw_preprocessing",
     "draw_r_factors",
     "draw_refinement",
@@ -50,8 +66,10 @@ __all__ = [
     "draw_shifts",
     "draw_sigmas",
     "draw_slices",
+    "draw_structure_factor",
     "draw_types_on_slices",
     "draw_validation",
+    "draw_voronoi_indices",
     "save_picture",
     "write_pictures",
     "write_report",

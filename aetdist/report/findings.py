@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from .atoms import (
     draw_types_on_slices,
 )
 from .charts import draw_deviations, draw_r_factors
+from .order import draw_comparison, order_pictures
 from .pictures import (
     draw_atoms,
     draw_atoms_on_slice,
@@ -66,6 +68,7 @@ class Findings:
     preprocessed: xr.Dataset | None = None
     refined: xr.Dataset | None = None
     validation: xr.Dataset | None = None
+    order: Mapping[str, Mapping[str, xr.Dataset]] = dataclasses.field(default_factory=dict)
 
 
 def find(
@@ -91,9 +94,30 @@ def find(
         truth, atoms = in_field(truth, series), in_field(atoms, series)
         comparison = compare_atoms(atoms, truth, tolerance=tolerance)
     validation = store.read(VALIDATION) if newest("atoms", store) == CALIBRATED and VALIDATION in groups else None
+    order = _order_of(store)
     return Findings(
-        title or store.path.stem, series, volume, atoms, truth, comparison, raw, preprocessed, refined, validation
+        title or store.path.stem,
+        series,
+        volume,
+        atoms,
+        truth,
+        comparison,
+        raw,
+        preprocessed,
+        refined,
+        validation,
+        order,
     )
+
+
+def _order_of(store: Store) -> dict[str, dict[str, xr.Dataset]]:
+    """Results of the analyses of each model; the store's own is called ""."""
+    found: dict[str, dict[str, xr.Dataset]] = {}
+    for group in store.groups():
+        model, inner, name = f"/{group}".rpartition("/analysis/")
+        if inner:
+            found.setdefault(model.strip("/"), {})[name] = store.read(group)
+    return found
 
 
 def in_field(atoms: xr.Dataset, series: xr.Dataset, margin: float = 0.0) -> xr.Dataset:
@@ -239,6 +263,13 @@ def pictures(findings: Findings) -> list[Picture]:
     if findings.comparison is not None and len(findings.comparison.pairs):
         text = "Distance of found from true atoms along each axis; the beam is along z where nothing is tilted."
         add("deviations", text, draw_deviations, atoms, truth, findings.comparison.pairs)
+    for model, order in findings.order.items():
+        for name, caption, draw, arguments in order_pictures(order, atoms):
+            prefix = f"{model}_" if model else ""
+            add(f"{prefix}{name}", f"{model}: {caption}" if model else caption, draw, *arguments)
+    if len(findings.order) > 1:
+        text = "Pair distributions, structure factors and bond orders of all models."
+        add("comparison", text, draw_comparison, findings.order)
     if volume is not None and series is not None and "r_factor" in volume:
         text = "R-factor: sum of |calculated − measured| over sum of |measured|, over measured pixels."
         add("r_factors", text, draw_r_factors, volume, series)

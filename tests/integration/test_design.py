@@ -18,7 +18,7 @@ from aetdist.cli import program
 from aetdist.errors import InputError
 from aetdist.io import BlockLedger, Store, write_xyz
 from aetdist.simulate import nanoparticle, simulate_tilt_series
-from aetdist.simulate.tilt_series import average_intensity
+from aetdist.simulate.inputs import average_intensity
 from aetdist.validation import cases, design_experiment
 from aetdist.validation.cases import Imaging, as_table, case_series, cropped
 

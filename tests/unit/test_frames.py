@@ -157,7 +157,7 @@ def test_sum_frames__shows_the_sample_where_it_belongs(raw, particle, frames):
 
 
 def _heights(atoms):
-    from aetdist.simulate.tilt_series import heights_of, types_of
+    from aetdist.simulate.inputs import heights_of, types_of
 
     return heights_of(atoms, types_of(atoms), None)
 

@@ -15,7 +15,7 @@ from aetdist.geometry import centred_coordinates
 from aetdist.project.atoms import project_atoms
 from aetdist.schema import ATOMS, AXES, EULER, with_units
 from aetdist.simulate import simulate_tilt_series
-from aetdist.simulate.tilt_series import Z_EXPONENT, average_intensity
+from aetdist.simulate.inputs import Z_EXPONENT, average_intensity
 
 PIXEL, SIGMA = 0.347, 0.5  # Angstrom
 HEIGHTS = np.array([28.0, 45.0, 78.0]) ** Z_EXPONENT  # of types 1, 2, 3: Co and Ni; Ru to Ag; Ir and Pt

@@ -24,7 +24,7 @@ from aetdist.errors import AetdistWarning
 from aetdist.geometry import centred_coordinates, euler_from_tilts, matrices_from_euler, rotate_tilt_axis
 from aetdist.project.atoms import project_atoms
 from aetdist.simulate import amorphous_film
-from aetdist.simulate.tilt_series import heights_of, types_of
+from aetdist.simulate.inputs import heights_of, types_of
 
 PIXEL = 0.35  # Angstrom
 FILMS: dict[str, dict[str, Any]] = {

@@ -29,7 +29,7 @@ from aetdist.preprocess import calibrate_scan, correct_frames, preprocess_acquis
 from aetdist.preprocess.distortion import split_rotation
 from aetdist.project.atoms import project_atoms
 from aetdist.simulate import amorphous_film, nanoparticle, simulate_acquisition
-from aetdist.simulate.tilt_series import heights_of, types_of
+from aetdist.simulate.inputs import heights_of, types_of
 
 PIXEL = 0.35  # Angstrom
 SIGMA = 0.6  # Angstrom

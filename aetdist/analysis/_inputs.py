@@ -1,0 +1,97 @@
+"""What every analysis checks: positions that can be those of atoms, and their types."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import xarray as xr
+from scipy.spatial import cKDTree
+
+from ..errors import AetdistWarning, InputError
+from ..neighbors import as_points
+from ..schema import ATOMS, check
+
+_TOUCHING = 1e-3  # Angstrom; nearer atoms are one atom that came twice
+_SHORTEST, _LONGEST = 1.0, 10.0  # Angstrom; typical distances of neighbours lie between
+
+
+def atoms_of(
+    atoms: xr.Dataset | np.ndarray, types: np.ndarray | None = None, *, fewest: int = 5, typed: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Positions and types of atoms that came as an array or as a Dataset.
+
+    Parameters
+    ----------
+    atoms : xarray.Dataset or array_like, shape (n, 3), float
+        ATOMS, or positions (x, y, z) in Angstrom.
+    types : array_like, shape (n,), int, optional
+        Type of every atom, 1, 2, ...; the Dataset's own by default.
+    fewest : int
+        Fewer atoms are refused.
+    typed : bool
+        Whether types are needed.
+
+    Returns
+    -------
+    positions : ndarray, shape (n, 3), float64
+        Angstrom.
+    types : ndarray, shape (n,), int64, or None
+        None where there are none.
+
+    Raises
+    ------
+    InputError
+        If positions are not finite triples, are too few, or one came twice; if types are missing where needed, are
+        no whole numbers from 1 on, or are not one for each atom.
+
+    Warns
+    -----
+    AetdistWarning
+        If atoms are so near to, or so far from, each other that the unit cannot be Angstrom.
+    """
+    if isinstance(atoms, xr.Dataset):
+        check(atoms, ATOMS)
+        types = atoms["type"].values if types is None and "type" in atoms else types
+        atoms = atoms["position"].values
+    positions = as_points(atoms)
+    if len(positions) < fewest:
+        raise InputError(f"{len(positions)} atoms came; this analysis needs {fewest} or more.")
+    _check_distances(positions)
+    if types is None:
+        if typed:
+            raise InputError("The atoms have no types, and this analysis needs them; give types=, one for each atom.")
+        return positions, None
+    numbers = np.asarray(types)
+    if numbers.shape != (len(positions),):
+        raise InputError(
+            f"types came with shape {numbers.shape}; needed is one for each of the {len(positions)} atoms."
+        )
+    if not np.array_equal(numbers, np.round(numbers.astype(float))) or (len(numbers) and numbers.min() < 1):
+        raise InputError("The types of atoms are the whole numbers 1, 2, ...; other values came.")
+    return positions, numbers.astype(np.int64)
+
+
+def _check_distances(positions: np.ndarray) -> None:
+    """Refuse atoms that came twice; warn where the positions look like nanometres or voxels."""
+    if len(positions) < 2:
+        return
+    nearest, partner = cKDTree(positions).query(positions, k=2)
+    # Of two points at one place either may come first.
+    partner = np.where(partner[:, 1] == np.arange(len(positions)), partner[:, 0], partner[:, 1])
+    twice = np.flatnonzero(nearest[:, 1] < _TOUCHING)
+    if len(twice):
+        i = int(twice[0])
+        raise InputError(
+            f"{len(twice)} atoms lie on one another, atoms {i} and {partner[i]} at {positions[i].tolist()} first; "
+            "leave one of each pair out."
+        )
+    typical = float(np.median(nearest[:, 1]))
+    if not _SHORTEST <= typical <= _LONGEST:
+        unit = "nm" if typical < _SHORTEST else "pm, or voxels"
+        warnings.warn(
+            f"The nearest neighbour of a typical atom is {typical:.3g} away, which is not so in Angstrom; are the "
+            f"positions in {unit}? All lengths here are in Angstrom.",
+            AetdistWarning,
+            stacklevel=3,
+        )
