@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from .analysis.interface import interface_width
     from .analysis.nuclei import find_nuclei
     from .analysis.pair_distribution import pair_distribution, structure_factor
+    from .analysis.precision import crop_like, precision_effect
+    from .analysis.resampling import resample, with_uncertainty
     from .analysis.surface import find_surface
+    from .analysis.templates import template_matching
     from .analysis.voronoi import voronoi_indices, voronoi_statistics
     from .angles import apply_refinement, refine_angles
     from .classify import classify_atoms
@@ -84,6 +87,11 @@ _HOMES = {
     "interface_width": "analysis.interface",
     "validate_model": "validation",
     "design_experiment": "validation",
+    "template_matching": "analysis.templates",
+    "resample": "analysis.resampling",
+    "with_uncertainty": "analysis.resampling",
+    "crop_like": "analysis.precision",
+    "precision_effect": "analysis.precision",
     "compare_atoms": "metrics",
     "r_factor": "metrics",
     "r1_factor": "metrics",
@@ -115,6 +123,7 @@ __all__ = [
     "connect",
     "coordination",
     "correct_frames",
+    "crop_like",
     "denoise",
     "design_experiment",
     "find_nuclei",
@@ -129,6 +138,7 @@ __all__ = [
     "nanoparticle",
     "normalised_rmse",
     "pair_distribution",
+    "precision_effect",
     "preprocess_acquisition",
     "project_volume",
     "r1_factor",
@@ -141,15 +151,18 @@ __all__ = [
     "refine_angles",
     "refine_atoms",
     "register_frames",
+    "resample",
     "simulate_acquisition",
     "simulate_tilt_series",
     "structure_factor",
     "subtract_background",
+    "template_matching",
     "trace_atoms",
     "validate_model",
     "voronoi_indices",
     "voronoi_statistics",
     "warren_cowley",
+    "with_uncertainty",
     "write_xyz",
 ]
 

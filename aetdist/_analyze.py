@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .analysis.catalogue import analyses_of, figures_of
+from ._records import describe_group
+from .analysis.catalogue import analyses_of, summary_of
 from .analysis.sample import sample_of
 from .errors import InputError
 from .io import Record, Store, read_atoms
@@ -45,7 +46,8 @@ def analyze_group(store: Store, group: str, keywords: Mapping[str, Any], record:
     int
         How many analyses were computed now.
     """
-    sample = sample_of(store.read(group), **{key: keywords[key] for key in _HOW})
+    atoms = store.read(group)
+    sample = sample_of(atoms, **{key: keywords[key] for key in _HOW})
     found: dict[str, xr.Dataset] = {}
     digests: dict[str, str] = {}
     computed = 0
@@ -66,8 +68,7 @@ def analyze_group(store: Store, group: str, keywords: Mapping[str, Any], record:
         store.write(name, result, record=made)
         found[analysis.name] = store.read(name)
         computed += 1
-    figures = figures_of(found, keywords)
-    store.write(f"{prefix}{ORDER}", _table(figures), record=record)
+    store.write(f"{prefix}{ORDER}", summary_of(found, atoms, keywords), record=record)
     return computed
 
 
@@ -97,7 +98,7 @@ def analyze_files(
     Returns
     -------
     dict
-        ``order``: figures of each model by its name; ``n_analyses_computed``.
+        ``models``: what `describe_group` says of each model by its name; ``n_analyses_computed``.
 
     Raises
     ------
@@ -124,24 +125,21 @@ def analyze_files(
             record = Record("analyze", dict(keywords), {prefix + ATOMS: source.digest})
             if not store.holds(prefix + ORDER, record):
                 computed += analyze_group(store, prefix + ATOMS, keywords, record, prefix)
-            tables[name] = read_figures(store, prefix)
+            tables[name] = describe_group(store, prefix + ORDER)
         if len(read) > 1:
             inputs = {f"{name}/{ORDER}": store.digest(f"{name}/{ORDER}") for name in read}
             store.write(COMPARISON, _comparison(tables), record=Record("analyze", {}, inputs))
-    return {"order": tables, "n_analyses_computed": computed}
+    return {"models": tables, "n_analyses_computed": computed}
 
 
-def read_figures(store: Store, prefix: str = "") -> dict[str, float]:
-    """Figures of a model, as `analyze_group` wrote them."""
-    table = store.read(f"{prefix}{ORDER}")
-    return dict(zip(table["figure"].values.tolist(), table["value"].values.tolist(), strict=True))
-
-
-def text_of(tables: Mapping[str, Mapping[str, float]]) -> str:
-    """Figures of models as a table of text, one column each."""
-    rows = dict.fromkeys(key for table in tables.values() for key in table)
+def text_of(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Figures of models, as `describe_group` gives them, as a table of text, one column each."""
+    rows = dict.fromkeys(key for table in tables.values() for key in table["order"])
     width = max(map(len, rows), default=0)
-    columns = {name: [_number(table.get(key, float("nan"))) for key in rows] for name, table in tables.items()}
+    columns = {
+        name: [_number(table["order"].get(key, np.nan), table.get("order_sigma", {}).get(key)) for key in rows]
+        for name, table in tables.items()
+    }
     wide = {name: max(map(len, [name, *column])) for name, column in columns.items()}
     lines = [" " * width + "".join(f"  {name:>{wide[name]}}" for name in columns)] if len(columns) > 1 else []
     for k, key in enumerate(rows):
@@ -149,20 +147,21 @@ def text_of(tables: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _number(value: float) -> str:
+def _number(value: float, sigma: float | None) -> str:
     if not np.isfinite(value):
         return "–"
-    return f"{value:,.0f}" if value == round(value) or abs(value) >= 1e4 else f"{value:.4g}"
+    number = f"{value:,.0f}" if value == round(value) or abs(value) >= 1e4 else f"{value:.4g}"
+    return number if sigma is None or not np.isfinite(sigma) else f"{number} ± {sigma:.2g}"
 
 
-def _table(figures: Mapping[str, float]) -> xr.Dataset:
-    return xr.Dataset({"value": ("figure", np.array(list(figures.values()), float))}, {"figure": list(figures)})
-
-
-def _comparison(tables: Mapping[str, Mapping[str, float]]) -> xr.Dataset:
-    rows = list(dict.fromkeys(key for table in tables.values() for key in table))
-    values = np.array([[table.get(key, np.nan) for table in tables.values()] for key in rows])
-    return xr.Dataset({"value": (("figure", "model"), values)}, {"figure": rows, "model": list(tables)})
+def _comparison(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> xr.Dataset:
+    """Figures of all models, and how sure they are."""
+    rows = list(dict.fromkeys(key for table in tables.values() for key in table["order"]))
+    made = xr.Dataset(coords={"figure": rows, "model": list(tables)})
+    for name, key in (("value", "order"), ("sigma", "order_sigma")):
+        values = [[table.get(key, {}).get(row, np.nan) for table in tables.values()] for row in rows]
+        made[name] = ("figure", "model"), np.array(values, dtype=np.float64)
+    return made
 
 
 def _name_of(model: str | Path) -> str:

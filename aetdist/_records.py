@@ -174,8 +174,10 @@ def describe_group(store: Store, group: str) -> dict[str, Any]:
         return described
     if group in (ATOMS, CLASSIFIED, REFINED_ATOMS, CALIBRATED):
         return describe_atoms(dataset)
-    if group == ORDER:
-        return {"order": dict(zip(dataset["figure"].values.tolist(), dataset["value"].values.tolist(), strict=True))}
+    if group.endswith(ORDER):
+        names, told = dataset["figure"].values.tolist(), {"value": "order", "sigma": "order_sigma"}
+        kept = {told[name]: dataset[name].values.tolist() for name in told if name in dataset}
+        return {key: dict(zip(names, values, strict=True)) for key, values in kept.items()}
     described = {"shape": [dataset.sizes[axis] for axis in "xyz"]}
     if "r_factor" in dataset:
         described["r_factor_mean"] = float(np.nanmean(dataset["r_factor"].values[-1]))

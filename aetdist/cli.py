@@ -251,6 +251,8 @@ def validate(store: Path, **options: Any) -> Summary:
 @click.option("--cutoff", type=float, metavar="A", help="Neighbours are nearer. Default: the first valley of g(r).")
 @click.option("--field", type=float, nargs=4, metavar="X0 X1 Y0 Y1", help="A film goes on beyond this field.")
 @click.option("--open", "periodic", flag_value=False, default=None, help="A finite sample, whatever the file says.")
+@click.option("--solute", type=int, metavar="TYPE", help="Look for medium-range order of the atoms of this type.")
+@click.option("--draws", type=int, metavar="N", help="Copies within the atoms' error bars for those of the figures.")
 @click.option("--report", type=FOLDER, metavar="FILE.html", help="Write the figures of every analysis.")
 @MORE
 @OVERWRITE

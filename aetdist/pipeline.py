@@ -257,21 +257,21 @@ def analyze(
     Returns
     -------
     dict
-        ``order``: what the analyses are summed up by, of several models by name; ``text``: the same as a table.
+        ``order``: the figures that the analyses are summed up by, and ``order_sigma``, how sure they are, where that is
+        known; of several models ``models``, these by name; ``text``: the same as a table.
     """
     several = [models] if isinstance(models, (str, Path)) else list(models)
     if output is None:
         if len(several) != 1 or not is_store(Path(several[0])):
             raise InputError("Files with atoms came; name the store to make, with -o analysis.zarr.")
         summary = _stage("analyze", several[0], keywords)
-        tables = {str(several[0]): summary["order"]}
+        tables = {"": summary}
     else:
         checked = checked_keywords("analyze", keywords)
         with accounted() as summary:
             summary |= analyze_files(several, output, checked, types=types, overwrite=overwrite)
-        tables = summary["order"]
-        if len(tables) == 1:
-            (summary["order"],) = tables.values()
+        tables = summary.pop("models")
+        summary |= {"models": tables} if len(tables) > 1 else next(iter(tables.values()))
     if report is not None:
         from .report import write_report
 

@@ -1,1 +1,1 @@
-"""The order of the atoms: pair distributions, bond order, Voronoi cells, chemical and medium-range order."""
+"""What the atoms say of the sample: order, packing, surfaces."""

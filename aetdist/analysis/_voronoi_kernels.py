@@ -13,12 +13,11 @@ from __future__ import annotations
 import numpy as np
 
 from .._jit import njit
+from ._tree_kernels import TOUCHING, nearest_to_corner
 
 BOX = 1e7  # Angstrom; half the edge of the box that cells are cut from
 FARTHEST = 1e6  # Angstrom; a cell that reaches beyond it is unbounded as far as coordinates can tell
-_TOUCHING = 1e-11  # of the lengths at hand: a plane that is no farther inside a corner only touches it
 _DEPENDENT = 1e-14  # unit normals with a smaller determinant have no meeting point
-_LEAF = 8  # points in a leaf of the tree
 CLOSED, OPEN, UNBOUNDED, UNINDEXED = 0, 1, 2, 3
 
 
@@ -71,7 +70,7 @@ def _cut(room, n, p):
     for t in range(n):
         if radius[t] > away:
             depth = nx * vertex[t, 0] + ny * vertex[t, 1] + nz * vertex[t, 2] - away
-            if depth > _TOUCHING * (radius[t] + away):
+            if depth > TOUCHING * (radius[t] + away):
                 beyond[gone] = t
                 gone += 1
     if gone == 0:
@@ -88,6 +87,8 @@ def _cut(room, n, p):
             if not inner:
                 loop[made, 0], loop[made, 1], loop[made, 2] = a, b, beyond[k]
                 made += 1
+    if n - gone + made > len(radius):
+        raise RuntimeError("A Voronoi cell came apart by rounding: the edges around what was cut off are no loop.")
     for k in range(made):
         if not _meet(normal, offset, loop[k, 0], loop[k, 1], p, placed[k]):
             # The edge lies in the plane as far as can be told: any point of it will do.
@@ -159,91 +160,6 @@ def _cut_near(room, points, numbers, i, near):
 
 
 @njit
-def grow_tree(points):
-    """Sort points into a tree of boxes, halved again and again across their longest side.
-
-    Parameters
-    ----------
-    points : ndarray, shape (n, 3), float64
-        Positions.
-
-    Returns
-    -------
-    order : ndarray, shape (n,), int64
-        Points, leaf by leaf.
-    low, high : ndarray, shape (nodes, 3), float64
-        Box of each node.
-    begin, end, right : ndarray, shape (nodes,), int64
-        Where its points stand in `order`; its second half (the first is the next node), 0 for a leaf.
-    """
-    most = 4 * len(points) // _LEAF + 4
-    order, low, high = np.arange(len(points)), np.empty((most, 3)), np.empty((most, 3))
-    begin, end, right = np.zeros(most, np.int64), np.zeros(most, np.int64), np.zeros(most, np.int64)
-    waiting, nodes = [(0, len(points), -1)], 0
-    while len(waiting) and len(points):
-        first, last, parent = waiting.pop()
-        if parent >= 0:
-            right[parent] = nodes
-        begin[nodes], end[nodes] = first, last
-        part = order[first:last].copy()
-        longest, axis = -1.0, 0
-        for k in range(3):
-            low[nodes, k], high[nodes, k] = points[part, k].min(), points[part, k].max()
-            if high[nodes, k] - low[nodes, k] > longest:
-                longest, axis = high[nodes, k] - low[nodes, k], k
-        if last - first > _LEAF:
-            order[first:last] = part[np.argsort(points[part, axis], kind="mergesort")]
-            middle = (first + last) // 2
-            waiting.append((middle, last, nodes))
-            waiting.append((first, middle, -1))
-        nodes += 1
-    return order, low[:nodes], high[:nodes], begin[:nodes], end[:nodes], right[:nodes]
-
-
-@njit
-def _nearest_to_corner(tree, points, numbers, x, y, z, vx, vy, vz, used, stack):
-    """Find the point nearest to a corner and nearer than the cell's own point; -1 where there is none.
-
-    The corner is at v from the cell's point (x, y, z), another point at d. It is nearer to the corner where
-    g = v d - d^2 / 2 > 0, which is largest for the nearest; in a box each axis has its own largest value.
-    """
-    order, low, high, begin, end, right = tree
-    best, found = 0.0, -1
-    reach = np.sqrt(vx * vx + vy * vy + vz * vz)
-    stack[0], waiting = 0, 1
-    while waiting:
-        waiting -= 1
-        node = stack[waiting]
-        if _most(low, high, node, x, y, z, vx, vy, vz) <= best:
-            continue
-        if right[node]:
-            a, b = node + 1, right[node]
-            if _most(low, high, a, x, y, z, vx, vy, vz) > _most(low, high, b, x, y, z, vx, vy, vz):
-                a, b = b, a
-            stack[waiting], stack[waiting + 1] = a, b
-            waiting += 2
-            continue
-        for k in range(begin[node], end[node]):
-            j = order[k]
-            dx, dy, dz = points[j, 0] - x, points[j, 1] - y, points[j, 2] - z
-            square = dx * dx + dy * dy + dz * dz
-            g = vx * dx + vy * dy + vz * dz - 0.5 * square
-            away = np.sqrt(square)
-            if g > best and g > _TOUCHING * away * (reach + 0.5 * away) and not (used == numbers[j]).any():
-                best, found = g, j
-    return found
-
-
-@njit
-def _most(low, high, node, x, y, z, vx, vy, vz):
-    """Largest g (see above) within a box."""
-    dx = min(max(vx, low[node, 0] - x), high[node, 0] - x)
-    dy = min(max(vy, low[node, 1] - y), high[node, 1] - y)
-    dz = min(max(vz, low[node, 2] - z), high[node, 2] - z)
-    return dx * (vx - 0.5 * dx) + dy * (vy - 0.5 * dy) + dz * (vz - 0.5 * dz)
-
-
-@njit
 def _cut_far(room, n, planes, x, y, z, inner, tree, points, numbers, stack):
     """Cut the cell of a point at (x, y, z) until no point of the tree is nearer than it to any far corner."""
     of, vertex, radius, checked = room[0], room[4], room[5], room[6]
@@ -255,7 +171,7 @@ def _cut_far(room, n, planes, x, y, z, inner, tree, points, numbers, stack):
         if t < 0:
             return n, planes
         vx, vy, vz = vertex[t]
-        j = _nearest_to_corner(tree, points, numbers, x, y, z, vx, vy, vz, of[:planes], stack)
+        j = nearest_to_corner(tree, points, numbers, x, y, z, vx, vy, vz, of[:planes], stack)
         changed = False
         if j >= 0:
             n, changed = _add(room, n, planes, points[j, 0] - x, points[j, 1] - y, points[j, 2] - z, numbers[j])
@@ -385,12 +301,12 @@ def voronoi_cells(
         Of the first cell.
     count : ndarray, shape (m,), int64
         Faces of each cell; none where it has no index.
-    neighbour, area, edges : ndarray, shape (faces,)
+    neighbour, area, edges : ndarray, shape (faces,), int32, float64, int16
         The faces, cell by cell, by rising neighbour.
     """
     state, volume, count = np.zeros(len(rows), np.int64), np.full(len(rows), np.nan), np.zeros(len(rows), np.int64)
-    neighbour = np.empty(16 * len(rows) + 16, np.int64)
-    area, edges = np.empty(len(neighbour)), np.empty(len(neighbour), np.int64)
+    neighbour = np.empty(16 * len(rows) + 16, np.int32)  # what travels is small
+    area, edges = np.empty(len(neighbour)), np.empty(len(neighbour), np.int16)
     room, stack = _room(6 + np.diff(start).max() + len(far)), np.empty(128, np.int64)
     of, radius = room[0], room[5]
     at = 0

@@ -14,15 +14,19 @@ from ..errors import AetdistWarning, InputError
 from .bonds import ORDERED, bond_order
 from .coordination import coordination, warren_cowley
 from .interface import interface_width
+from .mro import find_mro
 from .nuclei import find_nuclei
 from .pair_distribution import pair_distribution, structure_factor
-from .peaks import first_valley, peaks_of
+from .peaks import extrema, first_valley, peaks_of
+from .resampling import with_uncertainty
 from .sample import Sample, sample_of
 from .surface import find_surface
 from .voronoi import voronoi_indices, voronoi_statistics
 
 Found = Mapping[str, xr.Dataset]
 Settings = Mapping[str, Any]
+UNSURE = ("position_sigma", "type_probability", "probability")
+"""What says how atoms may differ from what was found."""
 _FEWEST = 500  # atoms of a phase: fewer have no pair distribution or interface to speak of
 
 
@@ -65,6 +69,9 @@ def analyze_atoms(
     surface_radius: float = 5.0,
     periodic: bool | None = None,
     field: tuple[float, float, float, float] | None = None,
+    solute: int | None = None,
+    draws: int = 8,
+    seed: int = 0,
 ) -> dict[str, xr.Dataset]:
     """Computes: all analyses of the order of a model.
 
@@ -89,15 +96,24 @@ def analyze_atoms(
         Whether the cell of the model repeats. Default: as its file says.
     field : tuple of 4 float, optional
         x0, x1, y0, y1 in Angstrom: a film goes on beyond, its sides are no surface.
+    solute : int, optional
+        Type of the atoms that are held against lattices for medium-range order, neighbours of each other between the
+        first and the second valley of the disordered g(r). Default: this takes long and is left out.
+    draws : int
+        Copies of the atoms, redrawn within their error bars and probabilities where they have such, that say how sure
+        each figure is; 0: none.
+    seed : int
+        Of these copies.
 
     Returns
     -------
     dict of str to xarray.Dataset
-        One for each analysis, by name.
+        One for each analysis, by name; and ``summary``, the figures, see :func:`summary_of`.
     """
     settings = {
         "convention": convention, "cutoff": cutoff, "r_max": r_max, "step": step, "alpha_radius": alpha_radius,
-        "surface_radius": surface_radius,
+        "surface_radius": surface_radius, "periodic": periodic, "field": field, "solute": solute,
+        "draws": draws, "seed": seed,
     }  # fmt: skip
     sample = sample_of(atoms, periodic=periodic, field=field)
     found: dict[str, xr.Dataset] = {}
@@ -105,7 +121,7 @@ def analyze_atoms(
         result = analysis.compute(sample, found, settings)
         if result is not None:
             found[analysis.name] = result
-    return found
+    return found | {"summary": summary_of(found, atoms, settings)}
 
 
 def analyses_of(sample: Sample, found: Found) -> Iterator[Analysis]:
@@ -113,6 +129,40 @@ def analyses_of(sample: Sample, found: Found) -> Iterator[Analysis]:
     for analysis in ANALYSES:
         if analysis.suits(sample) and all(name in found for name in analysis.needs):
             yield analysis
+
+
+def summary_of(found: Found, atoms: xr.Dataset, settings: Settings) -> xr.Dataset:
+    """Computes: the figures of results, and how sure they are.
+
+    Parameters
+    ----------
+    found : mapping of str to xarray.Dataset
+        What the analyses gave.
+    atoms : xarray.Dataset
+        ATOMS; with position_sigma, type_probability or probability each figure gets its standard deviation over
+        ``settings["draws"]`` copies of them.
+    settings : mapping
+        Keywords of :func:`analyze_atoms`, all of them.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``value`` (figure) and, where it is known, ``sigma`` (figure), both in the unit that the name ends with.
+    """
+    figures = figures_of(found, settings)
+    names = list(figures)
+    summary = xr.Dataset({"value": ("figure", np.array(list(figures.values()), float))}, {"figure": names})
+    if settings["draws"] < 2 or not set(UNSURE) & set(atoms):
+        return summary
+    again = {key: value for key, value in settings.items() if key not in ("draws", "seed")} | {"solute": None}
+    spread = with_uncertainty(_figures, atoms, n=settings["draws"], seed=settings["seed"], **again)
+    return summary.assign(sigma=("figure", np.array([float(spread[f"{name}_sigma"]) for name in names])))
+
+
+def _figures(atoms: xr.Dataset, **settings: Any) -> dict[str, float]:
+    """The figures of one copy."""
+    found = analyze_atoms(atoms, draws=0, **settings)["summary"]
+    return dict(zip(found["figure"].values.tolist(), found["value"].values.tolist(), strict=True))
 
 
 def figures_of(found: Found, settings: Settings) -> dict[str, float]:
@@ -275,6 +325,27 @@ def _coordination_figures(found: xr.Dataset, settings: Settings) -> dict[str, fl
     return {key: float(value) for key, value in figures.items()}
 
 
+def _medium_range_order(sample: Sample, found: Found, settings: Settings) -> xr.Dataset | None:
+    """Clusters of solute centres on lattices."""
+    if settings["solute"] is None:
+        return None
+    distribution = found["disordered_pair_distribution"]
+    valleys = extrema(distribution["r"].values, distribution["g"].values)[1]
+    if len(valleys) < 2:
+        raise InputError(
+            "g(r) of the disordered atoms has no two valleys, between which solute centres are neighbours."
+        )
+    distance = (float(valleys[0]), float(valleys[1]))
+    keywords: dict[str, Any] = {"order": found["bond_order"]["order"].values, "convention": settings["convention"]}
+    return find_mro(sample.own, solute=settings["solute"], distance=distance, **keywords)
+
+
+def _medium_range_figures(found: xr.Dataset, settings: Settings) -> dict[str, float]:
+    kinds = found["mro_type"].values.astype(str)
+    figures = {f"medium-range order, {kind} clusters": float((kinds == kind).sum()) for kind in np.unique(kinds)}
+    return figures | {"largest cluster (centres)": float(max(found["size"].values, default=0))}
+
+
 #: In the order in which they are done; another one is one line.
 ANALYSES = (
     Analysis("surface", _surface, _surface_figures, (), ("surface_radius",)),
@@ -294,5 +365,10 @@ ANALYSES = (
     Analysis(
         "coordination", _coordination, _coordination_figures, ("bond_order", "voronoi"), ("surface_radius",),
         lambda s: s.is_typed,
+    ),
+    Analysis(
+        "medium_range_order", _medium_range_order, _medium_range_figures,
+        ("bond_order", "disordered_pair_distribution"), ("solute", "convention"),
+        lambda s: s.is_typed and s.cell is None,
     ),
 )  # fmt: skip

@@ -12,7 +12,8 @@ from ..blocks.atoms import ATOMS_PER_BLOCK, AtomBlock, atom_blocks, map_blocks
 from ..errors import InputError
 from ..neighbors import neighbour_list
 from ._inputs import atoms_of
-from ._voronoi_kernels import CLOSED, OPEN, UNBOUNDED, grow_tree, voronoi_cells
+from ._tree_kernels import grow_tree
+from ._voronoi_kernels import CLOSED, OPEN, UNBOUNDED, voronoi_cells
 
 EDGES = np.array([3, 4, 5, 6])
 """The faces that an index counts, by their edges."""

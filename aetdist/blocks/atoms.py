@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,18 @@ from .windows import current_client
 
 ATOMS_PER_BLOCK = 10_000
 """A block of a glass and 4 Angstrom around it then is a cube of 55 Angstrom, a third of it halo; some 0.1 s of work."""
+
+_in_task = ContextVar("in_task", default=False)
+
+
+@contextmanager
+def blocks_in_turn() -> Iterator[None]:
+    """Inside, blocks are worked off one after the other: a task that waits for tasks could wait for ever."""
+    token = _in_task.set(True)
+    try:
+        yield
+    finally:
+        _in_task.reset(token)
 
 
 @dataclass(frozen=True)
@@ -49,22 +63,23 @@ def atom_blocks(positions: np.ndarray, halo: float, *, largest: int = ATOMS_PER_
     list of AtomBlock
         In an order that depends on the positions alone; empty where there are no atoms.
     """
-    parts, cores = [np.arange(len(positions))], []
+    every = np.arange(len(positions))
+    parts, blocks = [(every, every)] if len(positions) else [], []
     while parts:
-        part = parts.pop()
+        part, near = parts.pop()
+        # What a half sees its whole sees too: only that is searched.
+        low, high = positions[part].min(axis=0), positions[part].max(axis=0)
+        seen = positions[near]
+        near = near[((seen >= low - halo) & (seen <= high + halo)).all(axis=1)]
         if len(part) > largest:
-            axis = int(np.argmax(np.ptp(positions[part], axis=0)))
-            order = part[np.argsort(positions[part, axis], kind="stable")]
-            parts += [order[len(order) // 2 :], order[: len(order) // 2]]
-        elif len(part):
-            cores.append(np.sort(part))
-    blocks = []
-    for core in cores:
-        low, high = positions[core].min(axis=0) - halo, positions[core].max(axis=0) + halo
-        members = np.flatnonzero(((positions >= low) & (positions <= high)).all(axis=1))
-        owned = np.zeros(len(members), bool)
-        owned[np.searchsorted(members, core)] = True
-        blocks.append(AtomBlock(members, owned))
+            axis = int(np.argmax(high - low))
+            half = len(part) // 2
+            part = part[np.argpartition(positions[part, axis], half)]
+            parts += [(part[half:], near), (part[:half], near)]
+        else:
+            owned = np.zeros(len(near), bool)
+            owned[np.searchsorted(near, part)] = True
+            blocks.append(AtomBlock(near, owned))
     return blocks
 
 
@@ -89,8 +104,8 @@ def map_blocks(
     list
         What the function returned, block by block.
     """
-    if len(blocks) == 1:
-        return [_of_block(function, blocks[0], columns, settings)]
+    if len(blocks) == 1 or _in_task.get():
+        return [_of_block(function, block, columns, settings) for block in blocks]
     client = current_client()
     if client is None:
         # Threads see the columns; each copies only what its block needs, when its turn comes.

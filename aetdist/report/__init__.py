@@ -7,17 +7,14 @@ from .atoms import (
     draw_sigmas,
     draw_types_on_slices,
 )
+from .bonds import draw_interface, draw_nuclei, draw_order_histogram, draw_order_map
 from .charts import draw_deviations, draw_r_factors
 from .html import write_pictures, write_report
 from .order import (
-    draw_bond_order,
-    draw_chemical_order,
     draw_comparison,
-    draw_interface,
     draw_pair_distribution,
     draw_partial_distributions,
     draw_structure_factor,
-    draw_voronoi_indices,
 )
 from .pictures import (
     draw_atoms,
@@ -38,12 +35,12 @@ from .tilts import (
     draw_shifts,
 )
 from .validation import draw_design, draw_validation
+from .voronoi import draw_chemical_order, draw_voronoi_indices
 
 __all__ = [
     "draw_atom_refinement",
     "draw_atoms",
     "draw_atoms_on_slice",
-    "draw_bond_order",
     "draw_chemical_order",
     "draw_common_lines",
     "draw_comparison",
@@ -56,6 +53,9 @@ __all__ = [
     "draw_film_maps",
     "draw_intensities",
     "draw_interface",
+    "draw_nuclei",
+    "draw_order_histogram",
+    "draw_order_map",
     "draw_pair_distribution",
     "draw_partial_distributions",
     "draw_preprocessing",

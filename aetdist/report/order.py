@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import InputError
+from .bonds import draw_interface, draw_nuclei, draw_order_histogram, draw_order_map
 from .style import COLOURS, WIDTH, picture
+from .voronoi import draw_chemical_order, draw_voronoi_indices
 
 
 @picture
@@ -103,149 +105,6 @@ def draw_structure_factor(factor: xr.Dataset) -> Figure:
 
 
 @picture
-def draw_bond_order(order: xr.Dataset) -> Figure:
-    """Draw how many atoms have which Q4 and Q6; the arc is an order of 0.5.
-
-    Parameters
-    ----------
-    order : xarray.Dataset
-        From `aetdist.analysis.bonds.bond_order`, with q4, q6 and order.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    q4, q6, s = (order[name].values for name in ("q4", "q6", "order"))
-    known = np.isfinite(s)
-    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    high4, high6 = 1.1 * float(q4[known].max()), 1.1 * float(q6[known].max())
-    _, _, _, image = axes.hist2d(
-        q4[known], q6[known], bins=90, range=((0, high4), (0, high6)), cmap="cividis", cmin=1, norm="log"
-    )
-    around = np.linspace(0, np.pi / 2, 91)
-    half = 0.5 * np.hypot(0.190941, 0.574524)
-    axes.plot(half * np.cos(around), half * np.sin(around), color=COLOURS[5], label="order 0.5")
-    crystals = {"fcc": (0.1909, 0.5745), "hcp": (0.0972, 0.4848), "bcc": (0.0364, 0.5107)}
-    for name, place in crystals.items():
-        axes.plot(*place, "+", color=COLOURS[5], markersize=8)
-        axes.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize=9)
-    axes.set(xlabel="Q4", ylabel="Q6", xlim=(0, max(high4, 0.22)), ylim=(0, max(high6, 0.62)))
-    figure.colorbar(image, ax=axes, label="atoms")
-    share = 100.0 * float(np.mean(s[known] >= 0.5))
-    axes.set_title(f"{share:.1f} % of the atoms have an order of 0.5 or more", fontsize=9)
-    axes.legend(fontsize=9, loc="lower right")
-    return figure
-
-
-@picture
-def draw_interface(interface: xr.Dataset) -> Figure:
-    """Draw how the bond order decays across the surface of the nuclei.
-
-    Parameters
-    ----------
-    interface : xarray.Dataset
-        From `aetdist.analysis.interface.interface_width`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    x = interface["distance"].values
-    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
-    axes = figure.add_subplot()
-    axes.errorbar(x, interface["order"], interface["order_error"], fmt="o", markersize=3.5, linewidth=1.0)
-    width, sigma = float(interface["width"]), float(interface["width_sigma"])
-    axes.plot(x, interface["fit"], label=f"decay length {width:.2f} ± {sigma:.2f} Å")
-    axes.axvline(0.0, color="gray", linewidth=0.8, zorder=0)
-    axes.set(xlabel="distance from the surface of the nuclei (Å)", ylabel="bond order")
-    axes.legend(fontsize=9)
-    return figure
-
-
-@picture
-def draw_chemical_order(order: xr.Dataset, names: Mapping[int, str] | None = None) -> Figure:
-    """Draw the coordination numbers by type, and the Warren-Cowley parameters where there are several types.
-
-    Parameters
-    ----------
-    order : xarray.Dataset
-        From `aetdist.analysis.coordination.coordination`, with what `warren_cowley` gives.
-    names : mapping of int to str, optional
-        Element of each type.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    types = [int(number) for number in order["type"].values]
-    labels = [(names or {}).get(number, str(number)) for number in types]
-    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.2))
-    known = order["coordination"].values[order["central"].values]
-    bins = np.arange(np.floor(known.min()), np.ceil(known.max()) + 2) - 0.5
-    part = np.histogram(known, bins)[0]
-    left.stairs(100.0 * part / part.sum(), bins, fill=True, color=COLOURS[0], alpha=0.5)
-    left.set(xlabel="neighbours", ylabel="% of the atoms", title=f"mean {known.mean():.2f}")
-    if "alpha" not in order:
-        right.set_visible(False)
-        return figure
-    alpha = order["alpha"].values
-    top = max(float(np.nanmax(np.abs(alpha))), 1e-3)
-    image = right.imshow(alpha, cmap="RdBu_r", vmin=-top, vmax=top, origin="upper")
-    for (i, j), value in np.ndenumerate(alpha):
-        bright = abs(value) < 0.6 * top
-        right.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color="black" if bright else "white")
-    right.set_xticks(range(len(types)), labels)
-    right.set_yticks(range(len(types)), labels)
-    right.set(xlabel="neighbour", ylabel="atom", title="Warren–Cowley α")
-    figure.colorbar(image, ax=right, shrink=0.8)
-    return figure
-
-
-@picture
-def draw_voronoi_indices(cells: xr.Dataset, which: np.ndarray | None = None, *, n: int = 10) -> Figure:
-    """Draw the most frequent Voronoi indices, and how many faces have how many edges.
-
-    Parameters
-    ----------
-    cells : xarray.Dataset
-        From `aetdist.analysis.voronoi.voronoi_indices`.
-    which : ndarray, shape (atom,), bool, optional
-        Atoms that count, such as the disordered ones.
-    n : int
-        Indices to show.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    InputError
-        If none of them has an index.
-    """
-    index = cells["voronoi_index"].values
-    known = cells["n_faces"].values >= 0
-    known = known if which is None else known & which
-    if not known.any():
-        raise InputError("None of these atoms has a Voronoi index.")
-    rows, count = np.unique(index[known], axis=0, return_counts=True)
-    first = np.argsort(-count, kind="stable")[:n]
-    names = ["⟨" + ",".join(map(str, row)) + "⟩" for row in rows[first]]
-    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(2.2, 1.0))
-    place = np.arange(len(first))[::-1]
-    left.barh(place, 100.0 * count[first] / known.sum(), color=COLOURS[0])
-    left.set_yticks(place, names, fontsize=8)
-    left.set(xlabel="% of the atoms")
-    faces = index[known].sum(axis=0)
-    right.bar([str(e) for e in cells["edges"].values], 100.0 * faces / faces.sum(), color=COLOURS[1])
-    right.set(xlabel="edges", ylabel="% of the faces")
-    return figure
-
-
-@picture
 def draw_comparison(models: Mapping[str, Mapping[str, xr.Dataset]]) -> Figure:
     """Draw several models side by side: g(r), S(q), and how many atoms have which bond order.
 
@@ -311,8 +170,10 @@ def order_pictures(
             yield "partial_distributions", text, draw_partial_distributions, (shown, names)
         yield "structure_factor", "Structure factor of all atoms.", draw_structure_factor, (distribution,)
     if order is not None:
-        text = "Bond-orientational order of the atoms; crosses are perfect crystals."
-        yield "bond_order", text, draw_bond_order, (order,)
+        yield "order_map", "Bond-orientational order of the atoms.", draw_order_map, (order,)
+        yield "order_histogram", "Normalised bond order of the atoms.", draw_order_histogram, (order,)
+    if "nuclei" in found and atoms is not None and found["nuclei"].sizes["nucleus"]:
+        yield "nuclei", "The crystal nuclei.", draw_nuclei, (atoms, found["nuclei"])
     if "interface" in found:
         text = "Bond order against the distance from the crystal nuclei."
         yield "interface", text, draw_interface, (found["interface"],)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import aetdist as aet
 from aetdist import pipeline
-from aetdist.analysis.catalogue import analyze_atoms, figures_of
+from aetdist.analysis.catalogue import analyze_atoms
 from aetdist.analysis.sample import sample_of
 from aetdist.cli import program
 from aetdist.errors import AetdistWarning, InputError
@@ -74,13 +74,13 @@ def test_analyze__of_a_file_is_resumed(files, tmp_path):
 def test_analyze__several_models_make_one_table(files, tmp_path):
     output, report = tmp_path / "both.zarr", tmp_path / "both.html"
     found = _run(files / "one.xyz", files / "two.xyz", "-o", output, "--report", report)
-    assert list(found["order"]) == ["one", "two"]
+    assert list(found["models"]) == ["one", "two"]
     with Store.open(output) as store:
         table = store.read("comparison")
         assert "one/analysis/pair_distribution" in store.groups()
     assert table["model"].values.tolist() == ["one", "two"]
-    for name, figures in found["order"].items():
-        for key, value in figures.items():
+    for name, figures in found["models"].items():
+        for key, value in figures["order"].items():
             assert value is None or value == float(table["value"].sel(figure=key, model=name))
     text = report.read_text(encoding="utf-8")
     assert "Pair distributions, structure factors and bond orders of all models." in text
@@ -134,11 +134,26 @@ def test_analyze__film_sides_are_no_surface():
     assert central.any() and not (central & (side | surface)).any()
 
 
+def test_analyze__figures_have_error_bars_where_atoms_have(files, tmp_path):
+    atoms = _model(6)
+    atoms["position_sigma"] = ("atom", "axis"), np.full((atoms.sizes["atom"], 3), 0.1)
+    aet.write_xyz(tmp_path / "sure.xyz", atoms)
+    found = pipeline.analyze(tmp_path / "sure.xyz", tmp_path / "a.zarr", draws=3, cutoff=3.4, r_max=8.0)
+    assert list(found["order_sigma"]) == list(found["order"])
+    assert 0 < found["order_sigma"]["mean bond order"] < 0.05
+    assert found["order_sigma"]["cut-off (Å)"] == 0.0
+    assert " ± " in found["text"]
+    again = analyze_atoms(atoms, draws=3, cutoff=3.4, r_max=8.0)["summary"]
+    expected = again["sigma"].sel(figure="mean bond order")
+    assert found["order_sigma"]["mean bond order"] == pytest.approx(float(expected), rel=1e-9)
+    assert "sigma" not in analyze_atoms(atoms, draws=0, cutoff=3.4, r_max=8.0)["summary"]
+
+
 def test_figures__of_a_perfect_crystal():
     crystal = _model(6, jitter=0.0, pbc=[True] * 3)
     crystal["position"] = crystal["position"] + 0.01  # away from the faces of the cell
     found = analyze_atoms(crystal)
-    figures = figures_of(found, {})
+    figures = dict(zip(*(found["summary"][k].values.tolist() for k in ("figure", "value")), strict=True))
     assert figures["ordered atoms (%)"] == 100.0
     assert figures["density (1/Å³)"] == pytest.approx(4 / EDGE**3, rel=1e-9)
     assert figures["first peak of g(r) (Å)"] == pytest.approx(EDGE / np.sqrt(2), abs=0.06)

@@ -1,0 +1,95 @@
+"""What is left of a cluster when centres are taken from it (numpy and Numba only)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..._jit import njit
+from ._invariant_kernels import fit, square_deviation, worst
+
+
+@njit
+def trim(n, members, occupied, taken, points, sites, neighbours, tolerance, low, high, pose):
+    """Leave out taken centres, keep the largest connected part, fit the lattice again; the worst goes until all suit.
+
+    Parameters
+    ----------
+    n : int
+        Centres of the cluster.
+    members, occupied : ndarray, shape (at least n,), int32
+        Centres and their sites, changed in place.
+    taken : ndarray, shape (all centres,), bool
+    points : ndarray, shape (all centres, 3), float64
+    sites, neighbours : ndarray
+        Of the lattice.
+    tolerance, low, high : float
+        Largest deviation, and range of the distance of connected centres and of nearest sites.
+    pose : ndarray, shape (14,), float64
+        Of the cluster; changed in place.
+
+    Returns
+    -------
+    int
+        How many are left; 0 where they are fewer than three.
+    """
+    left = 0
+    for i in range(n):
+        if not taken[members[i]]:
+            members[left], occupied[left] = members[i], occupied[i]
+            left += 1
+    n = left
+    while True:
+        n = largest_part(n, members, occupied, points, sites, neighbours, low, high, pose)
+        if n < 3:
+            return 0
+        fit(n, members, occupied, points, sites, pose)
+        i, largest = worst(0, n, members, occupied, points, sites, pose)
+        if largest <= tolerance * tolerance and low <= pose[0] <= high:
+            return n
+        n -= 1
+        members[i], occupied[i] = members[n], occupied[n]
+
+
+@njit
+def largest_part(n, members, occupied, points, sites, neighbours, low, high, pose):
+    """Keep the largest part that is connected over neighbouring centres on nearest sites; of equals the better one."""
+    label = np.full(n, -1)
+    stack = np.empty(n, np.int64)
+    best, best_size, best_sum, parts = -1, 0, 0.0, 0
+    for seed in range(n):
+        if label[seed] >= 0:
+            continue
+        label[seed], stack[0], depth = parts, seed, 1
+        size, total = 0, 0.0
+        while depth > 0:
+            depth -= 1
+            i = stack[depth]
+            size += 1
+            total += square_deviation(points[members[i]], sites[occupied[i]], pose)
+            for j in range(n):
+                if label[j] < 0 and connected(i, j, members, occupied, points, neighbours, low, high):
+                    label[j], stack[depth] = parts, j
+                    depth += 1
+        if size > best_size or (size == best_size and total < best_sum):
+            best, best_size, best_sum = parts, size, total
+        parts += 1
+    left = 0
+    for i in range(n):
+        if label[i] == best:
+            members[left], occupied[left] = members[i], occupied[i]
+            left += 1
+    return left
+
+
+@njit
+def connected(i, j, members, occupied, points, neighbours, low, high):
+    """Whether two centres of a cluster are neighbours and sit on nearest sites."""
+    adjacent = False
+    for t in neighbours[occupied[i]]:
+        if t == occupied[j]:
+            adjacent = True
+    if not adjacent:
+        return False
+    a, b = points[members[i]], points[members[j]]
+    square = (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 + (a[2] - b[2]) ** 2
+    return low * low <= square <= high * high
