@@ -81,8 +81,8 @@ def draw_design(table: xr.Dataset) -> Figure:
     rows[1].set_ylabel("false (%)")
     rows[2].set_ylabel("rms deviation (pm)")
     rows[2].set_title("of identified atoms; line: x and y, dotted: z", fontsize=9)
-    for axes in rows[1:]:
-        axes.set_ylim(bottom=0)
+    rows[1].set_ylim(0, max(1.0, 110.0 * float(table["false"].max())))
+    rows[2].set_ylim(bottom=0)
     if len(dose) > 1 and dose.max() > 5 * dose.min():
         rows[2].set_xscale("log")
         rows[2].xaxis.set_minor_locator(NullLocator())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from ..io import Record, Store
 from ..io.groups import CALIBRATED, REFINED_ATOMS, TILTS, VALIDATION
 from ..schema import VALIDATION as VALIDATION_GROUP
 from ..schema import with_units
+from ..simulate import Multislice
 from ..simulate.inputs import average_intensity
 from . import experiment
 from .calibration import Calibration, calibrate, calibrated, calibration_variables
@@ -57,6 +58,9 @@ def validate_model(
     run: Store | str | Path,
     *,
     multislice: bool = False,
+    prism: int = 0,
+    frozen_phonons: int = 0,
+    source_size: float = 0.4,
     heights: Literal["refined", "type"] = "refined",
     dose: float | None = None,
     efficiency: float = 0.05,
@@ -74,7 +78,10 @@ def validate_model(
         A store that holds refined atoms; it is only read. The simulated experiment is written beside it
         (``run.validation.zarr``), so that one that was killed goes on.
     multislice : bool
-        Simulate by multislice (the extra `multislice`; needs elements) instead of linear projections.
+        Simulate by multislice (the extra `multislice`; needs elements) instead of linear projections, with the
+        microscope's voltage and angles where the tilt series has them.
+    prism, frozen_phonons, source_size
+        Of multislice, see :class:`~aetdist.simulate.Multislice`.
     heights : {"refined", "type"}
         Simulate every atom as bright and wide as refined, or as the median of its type.
     dose : float, optional
@@ -121,8 +128,11 @@ def validate_model(
     refined = store.read(experiment.refined_group(store))
     model = model_of(refined, heights)
     stages = experiment.stages_of(store)
+    settings = None
     if multislice:
         _check_multislice(model, stages)
+        given = {"prism": prism, "frozen_phonons": frozen_phonons, "source_size": source_size}
+        settings = Multislice.of(store.read(TILTS), **given)
     geometry = geometry_of(
         refined,
         store.read(experiment.solved_series(store)),
@@ -135,7 +145,7 @@ def validate_model(
         experiment.check_inside(model, geometry)
     counted = None if dose is None else _counted(dose, efficiency, read_noise, model, geometry)
     parameters = {
-        "multislice": multislice,
+        "multislice": None if settings is None else asdict(settings),
         "heights": heights,
         "angle_error": angle_error,
         "shift_error": shift_error,
@@ -144,7 +154,7 @@ def validate_model(
     with experiment.nested_store(store.path) as nested:
         beside = experiment.matter_outside(store, geometry.series) if "scan" in stages else NOTHING
         inputs = {REFINED_ATOMS: store.digest(REFINED_ATOMS)}
-        computed = experiment.simulate_model(nested, model, geometry, beside, parameters, inputs)
+        computed = experiment.simulate_model(nested, model, geometry, beside, settings, parameters, inputs)
         clean = nested.read(experiment.CLEAN)
         if multislice:
             clean, unit = _scaled(clean, geometry)
@@ -160,7 +170,9 @@ def validate_model(
         experiment.keep_found(nested, matched.found, tolerance)
     calibration = calibrate(matched)
     result = _result(matched, calibration, geometry, r_factor)
-    result.attrs |= parameters | {f"noise_{name}": value for name, value in noise._asdict().items()}
+    result.attrs |= (
+        parameters | {"multislice": multislice} | {f"noise_{name}": value for name, value in noise._asdict().items()}
+    )
     result.attrs |= {"tolerance": tolerance, "n_overlapping": model.attrs["n_overlapping"], "stages": list(stages)}
     return Validation(result, calibrated(refined, calibration), model, matched.found, states, computed)
 

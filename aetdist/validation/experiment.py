@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +16,17 @@ from .._stages import NAMED, do_stage
 from .._tables import TABLES
 from ..errors import InputError, StoreError
 from ..experiment import checked_keywords
-from ..io import Record, Store, newest, write_blocks
+from ..io import Record, Store, begun, newest, write_blocks
 from ..io.groups import ATOMS, CALIBRATED, CLASSIFIED, REFINED, REFINED_ATOMS, TILTS, VOLUME
 from ..io.hierarchy import is_store
 from ..progress import report
 from ..refine.inputs import beside_the_atoms
+from ..simulate import Multislice, forecast_multislice
 from .images import MOSTLY_INSIDE, NOTHING, Beside, noise_free, with_noise
 from .model import Geometry
 from .noise import Noise
+
+log = logging.getLogger(__name__)
 
 TRUTH, CLEAN, FOUND = "truth", "tilt_series/noise_free", "found"
 #: Keywords of a run that its validation leaves out: work by hand, and what names other data of the run.
@@ -92,6 +96,7 @@ def simulate_model(
     model: xr.Dataset,
     geometry: Geometry,
     beside: Beside,
+    multislice: Multislice | None,
     parameters: Mapping[str, Any],
     inputs: dict[str, str],
 ) -> int:
@@ -104,8 +109,10 @@ def simulate_model(
     model : xarray.Dataset
     geometry : Geometry
     beside : Beside
+    multislice : Multislice, optional
+        Linear projections without it.
     parameters : mapping
-        Of the simulation: ``multislice`` ..., ``heights``, ``angle_error``, ``shift_error``, ``seed``.
+        Of the simulation, for its record: ``multislice``, ``heights``, ``angle_error``, ``shift_error``, ``seed``.
     inputs : dict of str to str
         What the model was made from, with digests.
     """
@@ -116,8 +123,11 @@ def simulate_model(
     record = Record("simulate", images, {TRUTH: store.digest(TRUTH), **inputs}, parameters["seed"])
     if store.holds(CLEAN, record):
         return 0
-    options = {"multislice": True} if parameters["multislice"] else {}
-    clean = noise_free(model, geometry, beside, **options)
+    clean = noise_free(model, geometry, beside, multislice=multislice)
+    if multislice is not None and begun(store, CLEAN, record) is None:
+        forecast = forecast_multislice(clean)
+        hours, memory = forecast["cpu_seconds"] / 3600, forecast["memory_bytes"] / 1e9
+        log.warning("multislice: about %.2g hours of one core, %.2g GB for each tilt at a time", hours, memory)
     return write_blocks(store, CLEAN, clean, record=record, dim="tilt")
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 from scipy import ndimage
 
 from ..schema import TILT_SERIES, with_units
-from ..simulate import simulate_tilt_series
+from ..simulate import Multislice, simulate_tilt_series
 from .model import Geometry
 from .noise import Noise, noise_like
 
@@ -37,7 +37,9 @@ class Beside(NamedTuple):
 NOTHING = Beside(None, None)
 
 
-def noise_free(model: xr.Dataset, geometry: Geometry, beside: Beside = NOTHING, **options: Any) -> xr.Dataset:
+def noise_free(
+    model: xr.Dataset, geometry: Geometry, beside: Beside = NOTHING, *, multislice: Multislice | None = None
+) -> xr.Dataset:
     """Images of a model as the tilts see it, without noise: tails of the probe, shift and brightness included.
 
     Parameters
@@ -47,8 +49,8 @@ def noise_free(model: xr.Dataset, geometry: Geometry, beside: Beside = NOTHING, 
     geometry : Geometry
     beside : Beside
         Matter beside the model.
-    **options
-        Of `simulate_tilt_series`: ``multislice`` and what goes with it.
+    multislice : Multislice, optional
+        Images by multislice, in parts of the electrons; linear projections without it.
 
     Returns
     -------
@@ -66,11 +68,11 @@ def noise_free(model: xr.Dataset, geometry: Geometry, beside: Beside = NOTHING, 
         sigma=widths_of(model).tolist(),
         field=(nx, ny),
         field_center=(float(series["x"][nx // 2]), float(series["y"][ny // 2])),
-        **options,
+        multislice=multislice or False,
     )
-    tails = (
-        () if options.get("multislice") else tuple(zip(model.attrs["tails"], model.attrs["tail_blurs"], strict=True))
-    )
+    tails: tuple[tuple[float, float], ...] = ()
+    if multislice is None:  # which has those that the probe has
+        tails = tuple(zip(model.attrs["tails"], model.attrs["tail_blurs"], strict=True))
     images = da.map_blocks(
         _as_detected,
         seen["images"].data,
@@ -94,6 +96,7 @@ def noise_free(model: xr.Dataset, geometry: Geometry, beside: Beside = NOTHING, 
             "gain": ("tilt", geometry.gain, {"units": "1"}),
         },
         series.drop_vars("images").coords,
+        {name: value for name, value in seen.attrs.items() if name.startswith("simulation_multislice")},
     )
 
 

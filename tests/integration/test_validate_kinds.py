@@ -81,3 +81,33 @@ def test_angles__that_were_refined_are_wrong_again_and_refined_again(tmp_path: P
     np.testing.assert_allclose(began, wrong)
     before, after = ((angles - known)[:, 1] for angles in (began, refined))
     assert np.std(after) < 0.4 * np.std(before) and np.std(before) > 0.5
+
+
+@pytest.mark.slow
+def test_multislice__takes_the_place_of_linear_projections(tmp_path: Path) -> None:
+    """A tiny particle: voltage and detector are those of the series, images in its unit; platinum is found."""
+    pytest.importorskip("abtem", reason="abTEM is not installed: pip install 'aetdist[multislice]'")
+    truth = nanoparticle(11.0, species=("Ni", "Pt"), seed=3)
+    series = aet.simulate_tilt_series(truth, np.linspace(-65, 65, 9), pixel_size=0.5, sigma=0.55, dose=1e6, seed=1)
+    series.attrs |= {"voltage_kV": 100.0, "convergence_mrad": 24.0, "detector_mrad": [30.0, 60.0]}
+    run = tmp_path / "run.zarr"
+    with Store.create(run) as store:
+        store.write("tilt_series/aligned", series, record=Record("simulate"), chunks={"tilt": 1})
+    pipeline.reconstruct(run, iterations=60)
+    pipeline.trace(run)
+    pipeline.classify(run, species=2, elements=["Ni", "Pt"])
+    pipeline.refine(run)
+    said = pipeline.validate(run, multislice=True, dose=1e6)
+    with Store.open(nested_path(run)) as nested, Store.open(run) as store:
+        clean, measured = nested.read("tilt_series/noise_free"), store.read("tilt_series/aligned")["images"].values
+        parameters = nested.record("tilt_series/noise_free").parameters["multislice"]
+        noisy = nested.read("tilt_series/aligned")["images"].values
+    assert (parameters["voltage"], parameters["detector"]) == (100.0, [30.0, 60.0])
+    parts = clean["images"].values
+    assert 0 < parts.max() < 1  # of the electrons
+    scale = np.vdot(parts, measured) / np.vdot(parts, parts)
+    square = ((noisy - scale * parts) ** 2)[parts > 0.5 * parts.max()].mean()
+    assert square == pytest.approx((scale * parts)[parts > 0.5 * parts.max()].mean() * scale / (1e6 * 0.25), rel=0.15)
+    figures = said["validation"]  # nickel is fainter beside platinum than Z^1.7 says, and some of it is lost
+    assert figures["r_factor"] < 0.5 and figures["identified_of_type"][1] > 0.9 and figures["false"] < 0.1
+    assert pipeline.validate(run, multislice=True, dose=1e6)["n_tilts_computed"] == 0

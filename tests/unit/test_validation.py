@@ -98,9 +98,11 @@ def test_depth__of_a_ball_is_its_radius_less_the_distance() -> None:
     ball = points[np.linalg.norm(points, axis=1) <= 16.0]
     depth = depth_below_surface(ball, ball)
     below = 16.0 - np.linalg.norm(ball, axis=1)
-    np.testing.assert_allclose(depth, below, atol=2.0)  # the lattice is rough, and the probe dips between its atoms
-    assert np.polyfit(below, depth, 1)[0] == pytest.approx(1.0, abs=0.1) and np.corrcoef(below, depth)[0, 1] > 0.99
-    assert depth_below_surface(np.array([[40.0, 0, 0]]), ball) < 0
+    np.testing.assert_allclose(depth, below, atol=2.5)  # a step of the lattice
+    assert np.polyfit(below, depth, 1)[0] == pytest.approx(1.0, abs=0.1) and np.corrcoef(below, depth)[0, 1] > 0.98
+    assert depth.min() == 0.0
+    np.testing.assert_allclose(depth_below_surface(np.array([[40.0, 0, 0]]), ball), -24.0, atol=1.5)
+    assert not depth_below_surface(ball[:3], ball[:4]).any() and not depth_below_surface(ball, 20 * ball).any()
     hollow = ball[np.linalg.norm(ball, axis=1) > 6.0]  # a ball of 4 Angstrom fits into the hole
     inner = np.linalg.norm(hollow, axis=1) < 7.0
     assert depth_below_surface(hollow, hollow)[inner].max() < 1.5 < depth[np.linalg.norm(ball, axis=1) < 7.0].min()
