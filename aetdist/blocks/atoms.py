@@ -73,8 +73,9 @@ def atom_blocks(positions: np.ndarray, halo: float, *, largest: int = ATOMS_PER_
         near = near[((seen >= low - halo) & (seen <= high + halo)).all(axis=1)]
         if len(part) > largest:
             axis = int(np.argmax(high - low))
-            order = part[np.argsort(positions[part, axis], kind="stable")]
-            parts += [(order[len(order) // 2 :], near), (order[: len(order) // 2], near)]
+            half = len(part) // 2
+            part = part[np.argpartition(positions[part, axis], half)]
+            parts += [(part[half:], near), (part[:half], near)]
         else:
             owned = np.zeros(len(near), bool)
             owned[np.searchsorted(near, part)] = True

@@ -38,6 +38,16 @@ def test_template_matching__finds_the_crystal() -> None:
     assert float(order[middle].min()) > float(order[864:].quantile(0.99))
 
 
+def test_template_matching__knows_icosahedra() -> None:
+    pytest.importorskip("ovito")
+    golden = (1 + 5**0.5) / 2
+    corners = np.array([(0.0, s, t * golden) for s in (1, -1) for t in (1, -1)])
+    icosahedron = 1.35 * np.concatenate([[[0.0, 0, 0]], *(np.roll(corners, k, axis=1) for k in range(3))])
+    found = aet.template_matching(np.concatenate([icosahedron, icosahedron + np.array([40.0, 0, 0])]))
+    assert (found["structure"][[0, 13]] == "ico").all() and (found["structure"] == "ico").sum() == 2
+    assert float(found["rmsd"][0]) < 0.05
+
+
 def test_template_matching__says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ovito.data", None)
     with pytest.raises(InputError, match="pip install ovito"):
