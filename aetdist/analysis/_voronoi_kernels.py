@@ -87,6 +87,8 @@ def _cut(room, n, p):
             if not inner:
                 loop[made, 0], loop[made, 1], loop[made, 2] = a, b, beyond[k]
                 made += 1
+    if n - gone + made > len(radius):
+        raise RuntimeError("A Voronoi cell came apart by rounding: the edges around what was cut off are no loop.")
     for k in range(made):
         if not _meet(normal, offset, loop[k, 0], loop[k, 1], p, placed[k]):
             # The edge lies in the plane as far as can be told: any point of it will do.
@@ -299,12 +301,12 @@ def voronoi_cells(
         Of the first cell.
     count : ndarray, shape (m,), int64
         Faces of each cell; none where it has no index.
-    neighbour, area, edges : ndarray, shape (faces,)
+    neighbour, area, edges : ndarray, shape (faces,), int32, float64, int16
         The faces, cell by cell, by rising neighbour.
     """
     state, volume, count = np.zeros(len(rows), np.int64), np.full(len(rows), np.nan), np.zeros(len(rows), np.int64)
-    neighbour = np.empty(16 * len(rows) + 16, np.int64)
-    area, edges = np.empty(len(neighbour)), np.empty(len(neighbour), np.int64)
+    neighbour = np.empty(16 * len(rows) + 16, np.int32)  # what travels is small
+    area, edges = np.empty(len(neighbour)), np.empty(len(neighbour), np.int16)
     room, stack = _room(6 + np.diff(start).max() + len(far)), np.empty(128, np.int64)
     of, radius = room[0], room[5]
     at = 0
