@@ -71,7 +71,7 @@ def coordination(
     if np.ndim(surface):
         outside = _mask("surface", np.asarray(surface), n)
     else:
-        outside = alpha_shape(positions, float(surface)).surface
+        outside = alpha_shape(positions, float(surface), boundary_only=True).surface
     cells = voronoi_indices(positions) if cells is None else cells
     if cells.sizes.get("atom") != n or "face_atom" not in cells:
         raise InputError(f"cells are not those of these {n} atoms; needed is what voronoi_indices gave for them.")

@@ -77,7 +77,7 @@ def body_of(
     """
     if shape is None:
         shape = alpha_shape(positions, radius)
-    if isinstance(shape, AlphaShape) and shape.positions.shape == positions.shape:
+    if isinstance(shape, AlphaShape) and np.array_equal(shape.positions, positions):
         if not len(shape.tetrahedra):
             raise InputError(
                 f"No tetrahedron of these atoms has a circumradius of {shape.radius} Angstrom or less; give a larger "

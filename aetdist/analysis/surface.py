@@ -20,6 +20,7 @@ from ._inputs import atoms_of
 from ._shape_kernels import count_crossings, measure_tetrahedra, nearest_squares
 
 _NUDGE = 1e-8  # Angstrom; atoms of a perfect lattice then are cut into tetrahedra in one way only, in every block
+_UNIT = 2.0**24  # volumes are summed as whole numbers of its inverse, in Angstrom^3: the order does not matter
 _LEAF = 8  # triangles in a leaf of the tree
 _TURN = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]  # along no direction of a lattice
 
@@ -44,6 +45,8 @@ class AlphaShape:
         Corners of the boundary, rising; sorted: the triangles that belong to one tetrahedron only.
     used : ndarray, shape (n,), bool
         Points that are the corner of a tetrahedron.
+    volume : float
+        Volume of the shape; holes are not part of it.
     """
 
     positions: np.ndarray
@@ -53,11 +56,7 @@ class AlphaShape:
     circumradii: np.ndarray
     faces: np.ndarray
     used: np.ndarray
-
-    @property
-    def volume(self) -> float:
-        """Volume of the shape; holes are not part of it."""
-        return float(self.volumes.sum())
+    volume: float
 
     @property
     def surface(self) -> np.ndarray:
@@ -90,7 +89,9 @@ class AlphaShape:
         return np.where(inside, distance, -distance) + 0.0  # no -0.0
 
 
-def alpha_shape(positions: np.ndarray, radius: float, *, largest: int = ATOMS_PER_BLOCK) -> AlphaShape:
+def alpha_shape(
+    positions: np.ndarray, radius: float, *, boundary_only: bool = False, largest: int = ATOMS_PER_BLOCK
+) -> AlphaShape:
     """Computes: the alpha shape of atoms, block by block.
 
     A tetrahedron with a circumradius of at most `radius` is Delaunay where no atom lies in its circumsphere, which a
@@ -103,6 +104,8 @@ def alpha_shape(positions: np.ndarray, radius: float, *, largest: int = ATOMS_PE
         Positions in Angstrom.
     radius : float
         Largest circumradius, in Angstrom.
+    boundary_only : bool, default False
+        Keep no tetrahedra, which take most of the memory: only boundary, volume, and which points are corners.
     largest : int
         Atoms of a block; the answer does not depend on it.
 
@@ -125,12 +128,14 @@ def alpha_shape(positions: np.ndarray, radius: float, *, largest: int = ATOMS_PE
         raise InputError("All atoms lie in a plane; their alpha shape has no volume. Give atoms in three dimensions.")
     nudge = np.random.default_rng(0).uniform(-_NUDGE, _NUDGE, positions.shape)
     blocks = atom_blocks(positions, 2 * radius, largest=largest)
-    parts = map_blocks(_block, blocks, positions + nudge, np.arange(n, dtype=np.int32), radius=float(radius))
+    settings = {"radius": float(radius), "boundary_only": boundary_only}
+    parts = map_blocks(_block, blocks, positions + nudge, np.arange(n, dtype=np.int32), **settings)
     tetrahedra, volumes, circumradii, faces = (np.concatenate([part[k] for part in parts]) for k in range(4))
     order, of_faces = _sorted_rows(tetrahedra), _sorted_rows(faces)  # the same for all blockings
     used = gather_owned(blocks, [part[4] for part in parts], n)
+    volume = sum(part[5] for part in parts) / _UNIT
     return AlphaShape(
-        positions, float(radius), tetrahedra[order], volumes[order], circumradii[order], faces[of_faces], used
+        positions, float(radius), tetrahedra[order], volumes[order], circumradii[order], faces[of_faces], used, volume
     )
 
 
@@ -169,7 +174,7 @@ def find_surface(
         If there are fewer than 5 atoms, they lie on one another or all in a plane, or the field is none.
     """
     positions, _ = atoms_of(atoms)
-    shape = alpha_shape(positions, radius)
+    shape = alpha_shape(positions, radius, boundary_only=True)
     if field is None:
         surface, depth, side = shape.surface, shape.depth(positions), None
     else:
@@ -251,9 +256,9 @@ def distance_to_faces(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def _block(
-    core: np.ndarray, positions: np.ndarray, numbers: np.ndarray, *, radius: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Tetrahedra, volumes, circumradii, boundary faces of a block, and which of its own atoms are corners."""
+    core: np.ndarray, positions: np.ndarray, numbers: np.ndarray, *, radius: float, boundary_only: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Tetrahedra, volumes, circumradii, boundary faces of a block, its own atoms that are corners, whole volume."""
     local = positions - positions.mean(axis=0)
     try:
         mesh = Delaunay(local)
@@ -270,7 +275,9 @@ def _block(
     used[mesh.simplices[kept]] = True
     corners = np.sort(mesh.simplices, axis=1)
     own = kept & core[corners[:, 0]]
-    return numbers[corners[own]], volumes[own], circumradii[own], numbers[faces], used[core]
+    volume = int(np.round(volumes[own] * _UNIT).astype(np.int64).sum())
+    own = np.zeros_like(own) if boundary_only else own
+    return numbers[corners[own]], volumes[own], circumradii[own], numbers[faces], used[core], volume
 
 
 def _sorted_rows(corners: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from ..errors import InputError
 from .bonds import draw_interface, draw_nuclei, draw_order_histogram, draw_order_map
+from .mro import draw_largest_mros, draw_mro_map, draw_mro_sizes
 from .style import COLOURS, WIDTH, picture
 from .voronoi import draw_chemical_order, draw_voronoi_indices
 
@@ -186,6 +187,12 @@ def order_pictures(
     if "coordination" in found:
         text = "Coordination and chemical order of the disordered atoms that are not at the surface."
         yield "chemical_order", text, draw_chemical_order, (found["coordination"], names)
+    if "medium_range_order" in found and found["medium_range_order"].sizes["mro"]:
+        clusters = found["medium_range_order"]
+        yield "mro_sizes", "Clusters of solute centres by lattice and size.", draw_mro_sizes, (clusters,)
+        if atoms is not None:
+            yield "mro_map", "The clusters in the sample.", draw_mro_map, (atoms, clusters)
+            yield "largest_mros", "The largest cluster on each lattice.", draw_largest_mros, (atoms, clusters)
 
 
 def names_of_types(atoms: xr.Dataset) -> dict[int, str]:

@@ -39,7 +39,11 @@ def test_alpha_shape__does_not_depend_on_blocks(glass, largest):
         assert np.array_equal(_rows(cut.tetrahedra), _rows(whole.tetrahedra))
         assert np.array_equal(_rows(cut.faces), _rows(whole.faces))
         assert np.array_equal(cut.surface, whole.surface)
-        assert cut.volume == pytest.approx(whole.volume, rel=1e-12)
+        assert cut.volume == whole.volume == pytest.approx(whole.volumes.sum(), rel=1e-9)
+        boundary = alpha_shape(points, 3.5, largest=largest, boundary_only=True)
+        assert not len(boundary.tetrahedra)
+        assert boundary.volume == whole.volume
+        assert np.array_equal(boundary.faces, whole.faces) and np.array_equal(boundary.used, whole.used)
 
 
 def test_alpha_shape__is_the_delaunay_tetrahedra_of_small_circumradius(glass):

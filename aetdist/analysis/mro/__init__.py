@@ -1,5 +1,17 @@
 """Medium-range order: clusters of solute centres on the sites of a lattice."""
 
+from .measures import centre_distances, mro_errors, mro_sizes, shared_atoms, tolerance_table, zone_axes
 from .search import find_mro, solute_centers
+from .surrogates import mro_significance
 
-__all__ = ["find_mro", "solute_centers"]
+__all__ = [
+    "centre_distances",
+    "find_mro",
+    "mro_errors",
+    "mro_significance",
+    "mro_sizes",
+    "shared_atoms",
+    "solute_centers",
+    "tolerance_table",
+    "zone_axes",
+]

@@ -259,7 +259,7 @@ def grow(n, members, occupied, points, first, near, sites, neighbours, tolerance
 
 @njit
 def grow_block(origins, points, first, near, sites, neighbours, pairs, tolerance, low, high, fewest):
-    """The largest cluster around each of several centres on one lattice.
+    """The cluster of most weight, size (1 - (rms / tolerance)^2), around each of several centres on one lattice.
 
     Parameters
     ----------
@@ -286,7 +286,7 @@ def grow_block(origins, points, first, near, sites, neighbours, pairs, tolerance
     members, occupied : ndarray, shape (k, LARGEST), int32
         Centres and their sites.
     """
-    sizes, rms = np.zeros(origins.size, np.int64), np.zeros(origins.size)
+    sizes, rms, weights = np.zeros(origins.size, np.int64), np.zeros(origins.size), np.full(origins.size, -1.0)
     kept, kept_sites = np.full((origins.size, LARGEST), -1, np.int32), np.full((origins.size, LARGEST), -1, np.int32)
     marks = (np.zeros(points.shape[0], np.int64), np.zeros(points.shape[0], np.int64),
              np.zeros(sites.shape[0], np.int64), np.zeros(2, np.int64))  # fmt: skip
@@ -304,8 +304,9 @@ def grow_block(origins, points, first, near, sites, neighbours, pairs, tolerance
                         continue
                     n = grow(3, members, occupied, points, first, near, sites, neighbours,
                              tolerance, low, high, marks, pose, room)  # fmt: skip
-                    if n < fewest or n < sizes[o] or (n == sizes[o] and pose[13] >= rms[o]):
+                    weight = n * (1.0 - (pose[13] / tolerance) ** 2)
+                    if n < fewest or weight <= weights[o]:
                         continue
-                    sizes[o], rms[o] = n, pose[13]
+                    sizes[o], rms[o], weights[o] = n, pose[13], weight
                     kept[o, :n], kept_sites[o, :n] = members[:n], occupied[:n]
     return sizes, rms, kept, kept_sites

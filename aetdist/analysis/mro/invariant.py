@@ -17,9 +17,10 @@ from .lattices import make_lattice, seed_pairs
 FEWEST = 5
 """Centres of a cluster, at least."""
 _BLOCK = 1000  # centres of a task: a quarter of a second
-_SAME = 6  # decimals of an Angstrom: an rms that differs by less is the same (hcp and fcc share two layers)
+_SAME = 6  # decimals: weights that differ by less are the same (hcp and fcc share two layers)
 
 Candidate = tuple[str, np.ndarray, np.ndarray, float]
+_State = tuple[str, np.ndarray, np.ndarray, np.ndarray]  # lattice, members, sites, pose
 
 
 def grow_candidates(
@@ -30,7 +31,7 @@ def grow_candidates(
     tolerance: float,
     block: int = _BLOCK,
 ) -> list[Candidate]:
-    """Computes: the largest cluster around every centre on every lattice; one Dask task for a block of centres.
+    """Computes: the cluster of most weight around every centre on every lattice; one Dask task for a block of centres.
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ def _grow(origins: np.ndarray, shared: Any, name: str, tolerance: float, low: fl
 def select_clusters(
     points: np.ndarray, candidates: Sequence[Candidate], distance: tuple[float, float], tolerance: float
 ) -> list[Cluster]:
-    """Take the largest cluster again and again; its centres leave all others.
+    """Take the cluster of most weight again and again; its centres leave all others.
 
     Parameters
     ----------
@@ -84,42 +85,57 @@ def select_clusters(
     Returns
     -------
     list of Cluster
-        Of five centres or more, in the order in which they were taken: by size, then by rms, then by lattice
-        (sc, bcc, fcc, hcp, icosahedron), then by the numbers of their centres.
+        Of five centres or more, in the order in which they were taken: by weight, then by lattice (sc, bcc, fcc, hcp,
+        icosahedron), then by the numbers of their centres.
 
     Notes
     -----
+    The weight is the sum of 1 - d^2 / tolerance^2 over the deviations d. By size alone, a lattice that bends to three
+    quarters of a cluster and takes in a few chance neighbours would go before the one the cluster has.
+
     A cluster that loses centres keeps its largest connected part and its lattice is fitted again; where a centre
-    then lies further from its site than the tolerance, the worst one leaves too. Clusters only shrink, so that one
-    at the head of the queue which has lost nothing is the largest there is.
+    then lies further from its site than the tolerance, the worst one leaves too.
     """
     taken = np.zeros(len(points), dtype=bool)
+    clusters: list[_State] = []
+    holders: dict[int, list[int]] = {}
     queue: list[tuple[Any, ...]] = []
-    for name, members, sites, _ in candidates:
+    for i, (name, members, sites, _) in enumerate(candidates):
         members, sites, pose = members.copy(), sites.copy(), np.empty(14)
         fit(len(members), members, sites, points, make_lattice(name).sites, pose)
-        queue.append(_entry(len(queue), name, members, sites, pose))
+        clusters.append((name, members, sites, pose))
+        queue.append(_entry(i, clusters[i], tolerance))
+        for k in members.tolist():
+            holders.setdefault(k, []).append(i)
     heapq.heapify(queue)
     chosen = []
     while queue:
-        *_, number, name, members, sites, pose = heapq.heappop(queue)
-        if taken[members].any():
-            lattice = make_lattice(name)
-            n = trim(len(members), members, sites, taken, points, lattice.sites, lattice.neighbours,
-                     tolerance, *distance, pose)  # fmt: skip
-            if n >= FEWEST:
-                heapq.heappush(queue, _entry(number, name, members[:n], sites[:n], pose))
-            continue
+        *_, i, size = heapq.heappop(queue)
+        name, members, sites, pose = clusters[i]
+        if len(members) != size or taken[members].any():
+            continue  # an older state of a cluster that has lost centres since
         taken[members] = True
         chosen.append(Cluster(name, members.astype(np.int64), sites.astype(np.int64), float(pose[0]),
                               pose[1:10].reshape(3, 3).copy(), pose[10:13].copy(), float(pose[13])))  # fmt: skip
+        for j in sorted({j for k in members.tolist() for j in holders[k]} - {i}):
+            name, members, sites, pose = clusters[j]
+            if not taken[members].any():
+                continue
+            lattice = make_lattice(name)
+            n = trim(len(members), members, sites, taken, points, lattice.sites, lattice.neighbours,
+                     tolerance, *distance, pose)  # fmt: skip
+            n = n if n >= FEWEST else 0
+            clusters[j] = name, members[:n], sites[:n], pose
+            if n:
+                heapq.heappush(queue, _entry(j, clusters[j], tolerance))
     return chosen
 
 
 _RANK = {name: i for i, name in enumerate(("sc", "bcc", "fcc", "hcp", "icosahedron"))}
 
 
-def _entry(number: int, name: str, members: np.ndarray, sites: np.ndarray, pose: np.ndarray) -> tuple[Any, ...]:
-    """What the queue compares, and the cluster; the number parts candidates that have shrunk to the same one."""
-    order = tuple(sorted(members.tolist()))
-    return -len(members), round(float(pose[13]), _SAME), _RANK[name], order, number, name, members, sites, pose
+def _entry(i: int, cluster: _State, tolerance: float) -> tuple[Any, ...]:
+    """What the queue compares, then the number of the cluster and its size."""
+    name, members, _, pose = cluster
+    weight = len(members) * (1.0 - (float(pose[13]) / tolerance) ** 2)
+    return -round(weight, _SAME), _RANK[name], tuple(sorted(members.tolist())), i, len(members)

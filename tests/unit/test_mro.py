@@ -1,0 +1,198 @@
+"""Clusters of solute centres on lattices: planted ones are found, and the answer is a property of the sample."""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+import pytest
+
+from aetdist.analysis.mro import find_mro, solute_centers
+from aetdist.analysis.mro._invariant_kernels import fit
+from aetdist.analysis.mro.clusters import Neighbours
+from aetdist.analysis.mro.invariant import grow_candidates
+from aetdist.analysis.mro.lattices import LATTICES, make_lattice, seed_pairs
+from aetdist.analysis.mro.published import search_published
+from aetdist.errors import InputError
+from aetdist.neighbors import fit_rigid
+
+RANGE = (3.858, 6.079)
+ALL = (*LATTICES, "icosahedron")
+
+
+def turn(seed: int) -> np.ndarray:
+    """A random proper rotation."""
+    q, r = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    return q * np.sign(np.linalg.det(q))
+
+
+def packing(n_shells: float, seed: int) -> np.ndarray:
+    """Random points in a ball, no two nearer than 3.2 Angstrom: a glass of solute centres."""
+    random = np.random.default_rng(seed)
+    kept = np.empty((0, 3))
+    for point in random.uniform(-n_shells, n_shells, (3000, 3)):
+        if np.linalg.norm(point) < n_shells and (np.linalg.norm(kept - point, axis=1) > 3.2).all():
+            kept = np.vstack([kept, point])
+    return kept
+
+
+def planted(seed: int, count: int = 13) -> tuple[np.ndarray, list[tuple[str, set[int]]]]:
+    """Clusters of every lattice, turned and moved by 0.2 Angstrom at random, in boxes of a random packing."""
+    random = np.random.default_rng(seed)
+    points, truth = np.empty((0, 3)), []
+    for i, name in enumerate(ALL * 2):
+        lattice = make_lattice(name)
+        sites = lattice.sites[: 13 if name == "icosahedron" else count]
+        cluster = 4.7 * sites @ turn(seed * 100 + i).T + random.normal(0, 0.2, sites.shape) + np.array([60.0 * i, 0, 0])
+        rest = packing(14.0, seed * 100 + i) + np.array([60.0 * i, 0, 0])
+        apart = np.linalg.norm(rest[:, None] - cluster, axis=2).min(axis=1) > 4.2
+        truth.append((name, set(range(len(points), len(points) + len(cluster)))))
+        points = np.concatenate([points, cluster, rest[apart]])
+    return points, truth
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return planted(1)
+
+
+def found_sets(result, numbers=None) -> set[tuple[str, tuple[int, ...]]]:
+    label = result["mro_label"].values
+    numbers = np.arange(len(label)) if numbers is None else numbers
+    members = [tuple(sorted(numbers[label == i].tolist())) for i in range(result.sizes["mro"])]
+    return set(zip(result["mro_type"].values.tolist(), members, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "coordination", "kinds"), [("sc", 6, 1), ("bcc", 8, 2), ("fcc", 12, 5), ("hcp", 12, 21)]
+)
+def test_lattice__neighbours_are_one_apart_and_complete(name, coordination, kinds):
+    lattice = make_lattice(name)
+    inner = np.linalg.norm(lattice.sites, axis=1) < 4
+    assert lattice.coordination == coordination
+    assert (lattice.neighbours[inner] >= 0).all()
+    distance = np.linalg.norm(lattice.sites[lattice.neighbours[inner]] - lattice.sites[inner][:, None], axis=2)
+    np.testing.assert_allclose(distance, 1.0, atol=1e-12)
+    assert len(seed_pairs(name)) == kinds  # ordered pairs over rotations: 24 / 24, 48 / 24, 120 / 24, 126 / 6
+    counts = {"sc": (6, 12), "bcc": (8, 6), "fcc": (12, 6), "hcp": (12, 6)}[name]
+    shells = np.unique(np.linalg.norm(lattice.sites, axis=1).round(6), return_counts=True)[1]
+    assert tuple(shells[1:3]) == counts
+
+
+def test_fit__is_that_of_kabsch_with_a_scale():
+    random = np.random.default_rng(3)
+    sites = make_lattice("hcp").sites
+    for n in (3, 4, 9):
+        occupied = random.choice(40, n, replace=False).astype(np.int32)
+        points = 4.7 * sites[occupied] @ turn(n).T + random.normal(0, 0.3, (n, 3)) + 50
+        pose = np.empty(14)
+        fit(n, np.arange(n, dtype=np.int32), occupied, points, sites, pose)
+        rotation = fit_rigid(sites[occupied], points).rotation
+        s, x = sites[occupied] - sites[occupied].mean(axis=0), points - points.mean(axis=0)
+        scale = np.sum(x * (s @ rotation.T)) / np.sum(s**2)
+        np.testing.assert_allclose(pose[1:10].reshape(3, 3), rotation, atol=1e-9)
+        np.testing.assert_allclose(pose[0], scale, rtol=1e-9)
+        np.testing.assert_allclose(pose[13] ** 2 * n, np.sum((x - scale * s @ rotation.T) ** 2), rtol=1e-6, atol=1e-9)
+
+
+def test_find_mro__planted_clusters(sample):
+    points, truth = sample
+    result = find_mro(points, np.full(len(points), 3), lattices=ALL)
+    found = found_sets(result)
+    for name, members in truth:
+        best = max(found, key=lambda c: len(members & set(c[1])))
+        assert best[0] == name
+        assert members <= set(best[1])
+        assert len(best[1]) <= len(members) + 5  # what chance adds
+
+
+def test_find_mro__every_centre_near_its_site_and_in_one_cluster(sample):
+    points, _ = sample
+    result = find_mro(points, np.full(len(points), 3))
+    inside = np.isfinite(result["mro_label"].values)
+    label = result["mro_label"].values[inside].astype(int)
+    site = result["site"].values[inside]
+    at = result["shift"].values[label] + np.einsum(
+        "m,mij,mj->mi", result["scale"].values[label], result["rotation"].values[label], site
+    )
+    distance = np.linalg.norm(points[inside] - at, axis=1)
+    np.testing.assert_allclose(distance, result["deviation"].values[inside], atol=1e-9)
+    assert distance.max() <= 0.75
+    np.testing.assert_array_equal(np.bincount(label), result["size"].values)
+    weight = result["size"].values * (1 - (result["rms"].values / 0.75) ** 2)
+    assert (np.diff(weight) <= 1e-5).all()
+    assert all(result[name].attrs["units"] for name in result.data_vars)
+    for i in range(result.sizes["mro"]):  # connected over nearest sites
+        own, atoms = site[label == i], points[inside][label == i]
+        apart = np.linalg.norm(own[:, None] - own, axis=2)
+        length = np.linalg.norm(atoms[:, None] - atoms, axis=2)
+        bond = (np.abs(apart - 1) < 1e-6) & (length >= RANGE[0]) & (length <= RANGE[1])
+        reached = np.linalg.matrix_power(bond + np.eye(len(own)), len(own)) > 0
+        assert reached.all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_find_mro__the_same_for_a_turned_mirrored_and_renumbered_sample(sample, seed):
+    points, _ = sample
+    points, types = points[:500], np.full(500, 3)
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(points))
+    mirror = np.diag([1.0, 1.0, -1.0 if seed % 2 else 1.0])
+    moved = (points @ (turn(seed) @ mirror).T + random.normal(0, 30, 3))[order]
+    assert found_sets(find_mro(points, types)) == found_sets(find_mro(moved, types), order)
+
+
+def test_search__any_blocks_and_threads(sample):
+    points = sample[0][:250]
+    neighbours = Neighbours.within(points, RANGE)
+
+    def keys(found):
+        return [(c[0], c[1].tolist(), c[2].tolist()) for c in found]
+
+    with dask.config.set(scheduler="synchronous"):
+        whole = grow_candidates(points, neighbours, ("fcc", "hcp"), RANGE, 0.75)
+        published = search_published(points, neighbours, ("fcc",), RANGE, 0.75, block=250)
+    assert sorted(keys(whole)) == sorted(
+        keys(grow_candidates(points, neighbours, ("fcc", "hcp"), RANGE, 0.75, block=37))
+    )
+    parts = search_published(points, neighbours, ("fcc",), RANGE, 0.75, block=41)
+    assert [c.members.tolist() for c in published] == [c.members.tolist() for c in parts]
+    assert [c.rms for c in published] == [c.rms for c in parts]
+
+
+def test_solute_centers__counts(sample):
+    points = np.array([[0, 0, 0], [4, 0, 0], [0, 4, 0], [0, 0, 9], [2, 0, 0]], dtype=float)
+    result = solute_centers(points, [3, 3, 3, 3, 1], order=[0.1, np.nan, 0.6, 0.2, 0.1])
+    assert result["solute_center"].values.tolist() == [True, True, False, False, False]
+    assert result["n_solute_neighbours"].values.tolist() == [1, 1, 0, 0, 0]
+    assert result.attrs["fraction"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solute": 4}, "No atom is of type 4"),
+        ({"distance": (6.0, 4.0)}, "distance came as"),
+        ({"distance": (0.0, 4.0)}, "distance came as"),
+        ({"tolerance": 2.0}, "half the shortest"),
+        ({"tolerance": 0.0}, "tolerance is 0"),
+        ({"convention": "yang"}, "convention came as"),
+        ({"lattices": ("fcc", "diamond")}, "lattices came as"),
+        ({"lattices": ()}, "lattices came as none"),
+        ({"order": np.zeros(3)}, "order came with shape"),
+        ({"types": np.ones(2)}, "Types came with shape"),
+        ({"types": None}, "have no types"),
+    ],
+)
+def test_find_mro__bad_input(options, message):
+    points = np.arange(15.0).reshape(5, 3) * 2
+    types = options.pop("types", np.full(5, 3))
+    with pytest.raises(InputError, match=message):
+        find_mro(points, types, **options)
+
+
+def test_find_mro__none_there():
+    points = np.array([[0, 0, 0], [5, 0, 0.0]])
+    result = find_mro(points, [3, 3])
+    assert result.sizes["mro"] == 0
+    assert np.isnan(result["mro_label"]).all()
