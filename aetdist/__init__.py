@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .acquisition import import_acquisition
     from .align import align_tilt_series, apply_alignment
+    from .analysis.coordination import coordination, warren_cowley
+    from .analysis.voronoi import voronoi_indices, voronoi_statistics
     from .angles import apply_refinement, refine_angles
     from .classify import classify_atoms
     from .cluster import connect
@@ -61,6 +63,10 @@ _HOMES = {
     "r_factor": "metrics",
     "r1_factor": "metrics",
     "normalised_rmse": "metrics",
+    "coordination": "analysis.coordination",
+    "warren_cowley": "analysis.coordination",
+    "voronoi_indices": "analysis.voronoi",
+    "voronoi_statistics": "analysis.voronoi",
     "read_atoms": "io",
     "write_xyz": "io",
 }
@@ -75,6 +81,7 @@ __all__ = [
     "classify_atoms",
     "compare_atoms",
     "connect",
+    "coordination",
     "correct_frames",
     "denoise",
     "import_acquisition",
@@ -97,6 +104,9 @@ __all__ = [
     "simulate_tilt_series",
     "subtract_background",
     "trace_atoms",
+    "voronoi_indices",
+    "voronoi_statistics",
+    "warren_cowley",
     "write_xyz",
 ]
 

@@ -1,0 +1,309 @@
+"""The surface of a finite sample: the alpha shape of its atoms, and how deep below it each atom lies.
+
+The alpha shape of radius r is the union of the Delaunay tetrahedra whose circumsphere has a radius of at most r
+(Edelsbrunner & Muecke, ACM Trans. Graph. 13, 43 (1994)); what a ball of that radius can enter from outside, or from a
+hole that it fits in, is not part of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy.spatial import Delaunay, QhullError, cKDTree
+
+from ..blocks.atoms import ATOMS_PER_BLOCK, atom_blocks, gather_owned, map_blocks
+from ..errors import InputError
+from ..neighbors import as_points
+from ._inputs import atoms_of
+from ._shape_kernels import count_crossings, measure_tetrahedra, nearest_squares
+
+_NUDGE = 1e-8  # Angstrom; atoms of a perfect lattice then are cut into tetrahedra in one way only, in every block
+_LEAF = 8  # triangles in a leaf of the tree
+_TURN = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]  # along no direction of a lattice
+
+
+@dataclass(frozen=True)
+class AlphaShape:
+    """The alpha shape of points; lengths in the unit of the points.
+
+    Attributes
+    ----------
+    positions : ndarray, shape (n, 3), float64
+        The points.
+    radius : float
+        Largest circumradius of a tetrahedron.
+    tetrahedra : ndarray, shape (m, 4), int32
+        Corners of each tetrahedron.
+    volumes : ndarray, shape (m,), float64
+        Volume of each.
+    circumradii : ndarray, shape (m,), float64
+        Radius of the sphere through the corners of each.
+    faces : ndarray, shape (f, 3), int32
+        Corners of the boundary: the triangles that belong to one tetrahedron only.
+    used : ndarray, shape (n,), bool
+        Points that are the corner of a tetrahedron.
+    """
+
+    positions: np.ndarray
+    radius: float
+    tetrahedra: np.ndarray
+    volumes: np.ndarray
+    circumradii: np.ndarray
+    faces: np.ndarray
+    used: np.ndarray
+
+    @property
+    def volume(self) -> float:
+        """Volume of the shape; holes are not part of it."""
+        return float(self.volumes.sum())
+
+    @property
+    def surface(self) -> np.ndarray:
+        """Points on the boundary, or the corner of no tetrahedron; shape (n,), bool."""
+        on = ~self.used
+        on[self.faces] = True
+        return on
+
+    def depth(self, points: np.ndarray) -> np.ndarray:
+        """How far each point is below the boundary.
+
+        Parameters
+        ----------
+        points : ndarray, shape (k, 3), float64
+            Any points.
+
+        Returns
+        -------
+        ndarray, shape (k,), float64
+            Distance from the nearest boundary face, negative outside the shape; NaN where there is no boundary.
+        """
+        points = np.ascontiguousarray(as_points(points))
+        distance = distance_to_faces(points, self.positions[self.faces])
+        if not len(self.faces):
+            return distance
+        # The faces are the shape's boundary modulo 2, so that parity decides; the ray along z must meet no edge of a
+        # lattice, hence the turn.
+        turned = _tree_of(self.positions[self.faces] @ _TURN)
+        inside = count_crossings(points @ _TURN, *turned) % 2 == 1
+        return np.where(inside, distance, -distance) + 0.0  # no -0.0
+
+
+def alpha_shape(positions: np.ndarray, radius: float, *, largest: int = ATOMS_PER_BLOCK) -> AlphaShape:
+    """Computes: the alpha shape of atoms, block by block.
+
+    A tetrahedron with a circumradius of at most `radius` is Delaunay where no atom lies in its circumsphere, which a
+    block sees that looks twice the radius beyond the atoms it owns; a tetrahedron belongs to the block of its lowest
+    atom. Atoms that share a sphere (a perfect lattice) are told apart by shifts of 1e-8 Angstrom.
+
+    Parameters
+    ----------
+    positions : array_like, shape (n, 3), float
+        Positions in Angstrom.
+    radius : float
+        Largest circumradius, in Angstrom.
+    largest : int
+        Atoms of a block; the answer does not depend on it.
+
+    Returns
+    -------
+    AlphaShape
+
+    Raises
+    ------
+    InputError
+        If there are fewer than 5 atoms, if all lie in a plane, or if the radius is not positive and finite.
+    """
+    positions = np.ascontiguousarray(as_points(positions))
+    if not (np.isfinite(radius) and radius > 0):
+        raise InputError(f"The radius of the alpha shape is {radius}; needed is a positive length in Angstrom.")
+    n = len(positions)
+    if n < 5:
+        raise InputError(f"{n} atoms came; an alpha shape needs 5 or more.")
+    if _thinnest(positions) < 1e-3:
+        raise InputError("All atoms lie in a plane; their alpha shape has no volume. Give atoms in three dimensions.")
+    nudge = np.random.default_rng(0).uniform(-_NUDGE, _NUDGE, positions.shape)
+    blocks = atom_blocks(positions, 2 * radius, largest=largest)
+    parts = map_blocks(_block, blocks, positions + nudge, np.arange(n, dtype=np.int32), radius=float(radius))
+    tetrahedra, volumes, circumradii, faces = (np.concatenate([part[k] for part in parts]) for k in range(4))
+    used = gather_owned(blocks, [part[4] for part in parts], n)
+    return AlphaShape(positions, float(radius), tetrahedra, volumes, circumradii, faces, used)
+
+
+def find_surface(
+    atoms: xr.Dataset | np.ndarray,
+    *,
+    radius: float = 5.0,
+    field: tuple[float, float, float, float] | None = None,
+    margin: float | None = None,
+) -> xr.Dataset:
+    """Computes: which atoms are at the surface of a sample, and how deep the others lie.
+
+    Parameters
+    ----------
+    atoms : xarray.Dataset or array_like, shape (n, 3), float
+        ATOMS, or positions in Angstrom.
+    radius : float, default 5.0
+        Of the ball that the surface keeps out, in Angstrom. The paper's analyses leave out surface atoms by 5.
+    field : tuple of float, optional
+        x0, x1, y0, y1 in Angstrom: the film goes on beyond this field, whose sides are no surface.
+    margin : float, optional
+        Atoms nearer than this to a side of the field, or beyond it, are neither surface nor interior (``side``), in
+        Angstrom. Default: the radius.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``surface`` (atom) bool: on the boundary of the alpha shape, or in none of its tetrahedra;
+        ``depth`` (atom) Angstrom: distance from the nearest boundary face, negative outside the shape; NaN for atoms
+        at a side, and an upper limit where a side of the field is nearer;
+        ``side`` (atom) bool, with a field; ``volume`` Angstrom^3, ``radius`` Angstrom.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than 5 atoms, they lie on one another or all in a plane, or the field is none.
+    """
+    positions, _ = atoms_of(atoms)
+    shape = alpha_shape(positions, radius)
+    if field is None:
+        surface, depth, side = shape.surface, shape.depth(positions), None
+    else:
+        margin = radius if margin is None else margin
+        side = beside(positions, field, margin)
+        sides = beside(positions[shape.faces].mean(axis=1), field, margin)
+        surface = ~shape.used
+        surface[shape.faces[~sides]] = True
+        surface &= ~side
+        inside = shape.depth(positions) >= 0.0
+        distance = distance_to_faces(positions, positions[shape.faces[~sides]])
+        depth = np.where(side, np.nan, np.where(inside, distance, -distance) + 0.0)
+    found = xr.Dataset(
+        {
+            "surface": ("atom", surface),
+            "depth": ("atom", depth, {"units": "angstrom"}),
+            "volume": ((), shape.volume, {"units": "angstrom^3"}),
+            "radius": ((), float(radius), {"units": "angstrom"}),
+        },
+        {"atom": np.arange(len(positions))},
+    )
+    if side is not None:
+        found["side"] = "atom", side
+        found.attrs |= {"field": list(field or ()), "margin": float(margin or 0.0)}
+    return found
+
+
+def beside(points: np.ndarray, field: tuple[float, float, float, float], margin: float) -> np.ndarray:
+    """Points nearer than a margin to a side of a film's field, or beyond it.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 3), float64
+        Positions in Angstrom.
+    field : tuple of float
+        x0, x1, y0, y1 in Angstrom.
+    margin : float
+        In Angstrom.
+
+    Returns
+    -------
+    ndarray, shape (n,), bool
+
+    Raises
+    ------
+    InputError
+        If the field has no width, or none is left inside the margin.
+    """
+    x0, x1, y0, y1 = field
+    if not (x1 - x0 > 2 * margin and y1 - y0 > 2 * margin and margin >= 0):
+        raise InputError(
+            f"field = {tuple(field)} with a margin of {margin} Angstrom leaves no interior; give x0, x1, y0, y1 in "
+            "Angstrom with x0 < x1, y0 < y1, or a smaller margin."
+        )
+    x, y = points[:, 0], points[:, 1]
+    return (x < x0 + margin) | (x > x1 - margin) | (y < y0 + margin) | (y > y1 - margin)
+
+
+def distance_to_faces(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Distance of points from the nearest of many triangles.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 3), float64
+        Positions.
+    triangles : ndarray, shape (m, 3, 3), float64
+        Corners of the triangles, in the same unit.
+
+    Returns
+    -------
+    ndarray, shape (n,), float64
+        NaN where there are no triangles.
+    """
+    if not len(triangles):
+        return np.full(len(points), np.nan)
+    tree = _tree_of(triangles)
+    near = cKDTree(tree[0].mean(axis=1)).query(points)[1].astype(np.int64)
+    return np.sqrt(nearest_squares(np.ascontiguousarray(points, dtype=np.float64), near, *tree))
+
+
+def _block(
+    core: np.ndarray, positions: np.ndarray, numbers: np.ndarray, *, radius: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Tetrahedra, volumes, circumradii, boundary faces of a block, and which of its own atoms are corners."""
+    local = positions - positions.mean(axis=0)
+    try:
+        mesh = Delaunay(local)
+    except QhullError as error:
+        raise InputError(f"The atoms cannot be cut into tetrahedra: {str(error).splitlines()[0]}") from None
+    circumradii, volumes = measure_tetrahedra(local, mesh.simplices)
+    kept = circumradii <= radius
+    lowest = mesh.simplices.min(axis=1)
+    own = kept & core[lowest]
+    neighbour = mesh.neighbors
+    boundary = kept[:, None] & ~((neighbour >= 0) & kept[neighbour])
+    which, opposite = np.nonzero(boundary)
+    others = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
+    faces = mesh.simplices[which[:, None], others[opposite]]
+    faces = faces[core[faces.min(axis=1)]]
+    used = np.zeros(len(local), bool)
+    used[mesh.simplices[kept]] = True
+    return numbers[mesh.simplices[own]], volumes[own], circumradii[own], numbers[faces], used[core]
+
+
+def _thinnest(positions: np.ndarray) -> float:
+    """Extent of the positions across the plane that fits them best."""
+    centred = positions - positions.mean(axis=0)
+    axes = np.linalg.eigh(centred.T @ centred)[1]
+    return float(np.ptp(centred @ axes, axis=0).min())
+
+
+def _tree_of(triangles: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Triangles in the order of a tree of boxes, and its nodes in preorder (see `nearest_squares`)."""
+    middle = triangles.mean(axis=1)
+    low, high = triangles.min(axis=1), triangles.max(axis=1)
+    order: list[np.ndarray] = []
+    nodes: list[list[int]] = []
+    boxes: list[tuple[np.ndarray, np.ndarray]] = []
+    placed = 0
+    open_parts: list[tuple[np.ndarray | None, int]] = [(np.arange(len(triangles)), -1)]
+    while open_parts:
+        part, node = open_parts.pop()
+        if part is None:  # all below this node is done
+            nodes[node][2] = len(nodes)
+            continue
+        node = len(nodes)
+        boxes.append((low[part].min(axis=0), high[part].max(axis=0)))
+        if len(part) <= _LEAF:
+            nodes.append([placed, placed + len(part), node + 1])
+            order.append(part)
+            placed += len(part)
+            continue
+        nodes.append([0, 0, 0])
+        axis = int(np.argmax(np.ptp(middle[part], axis=0)))
+        half = len(part) // 2
+        part = part[np.argpartition(middle[part, axis], half)]
+        open_parts += [(None, node), (part[half:], -1), (part[:half], -1)]
+    begin, end, after = np.array(nodes, dtype=np.int64).T.copy()
+    lows, highs = (np.array([box[k] for box in boxes]) for k in range(2))
+    return np.ascontiguousarray(triangles[np.concatenate(order)]), lows, highs, begin, end, after
