@@ -229,7 +229,7 @@ def tolerance_table(
     Returns
     -------
     xarray.Dataset
-        `count` and `centres` (tolerance, mro_type) int64.
+        `count` and `centres` (largest_deviation, mro_type) int64; the first axis holds the tolerances.
     """
     found = [find_mro(positions, types, tolerance=t, **options) for t in tolerances]
     kinds = found[0].attrs["lattices"] if found else []
@@ -238,10 +238,21 @@ def tolerance_table(
     shape = len(found), len(kinds)
     return xr.Dataset(
         {
-            "count": (("tolerance", "mro_type"), np.array(count, dtype=np.int64).reshape(shape), {"units": "1"}),
-            "centres": (("tolerance", "mro_type"), np.array(centres, dtype=np.int64).reshape(shape), {"units": "1"}),
+            "count": (
+                ("largest_deviation", "mro_type"),
+                np.array(count, dtype=np.int64).reshape(shape),
+                {"units": "1"},
+            ),
+            "centres": (
+                ("largest_deviation", "mro_type"),
+                np.array(centres, dtype=np.int64).reshape(shape),
+                {"units": "1"},
+            ),
         },
-        coords={"tolerance": ("tolerance", list(tolerances), {"units": "angstrom"}), "mro_type": list(kinds)},
+        coords={
+            "largest_deviation": ("largest_deviation", list(tolerances), {"units": "angstrom"}),
+            "mro_type": list(kinds),
+        },
     )
 
 
