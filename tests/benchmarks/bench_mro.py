@@ -1,4 +1,4 @@
-"""Seconds of the searches for medium-range order, from 2,500 to 100,000 centres, on one and two workers; prints JSON."""
+"""Seconds of the searches for medium-range order, 2,500 to 100,000 centres, on one and two workers; prints JSON."""
 
 from __future__ import annotations
 
