@@ -14,6 +14,7 @@ UNIT = 2**20
 """A weight of one: weights are whole numbers, so that their sums do not depend on blocks."""
 
 _CELLS_IN_REACH = 3  # cells along the reach; 2 to 5 are as fast
+_ATOMS = 2 * ATOMS_PER_BLOCK  # of a block, whose halo is wide
 _LARGEST = 10 * ATOMS_PER_BLOCK  # atoms and points of a block; a point costs less than an atom
 
 
@@ -62,7 +63,7 @@ def count_pairs(
     *,
     weights: np.ndarray | None = None,
     images: tuple[np.ndarray, np.ndarray] | None = None,
-    largest: int = ATOMS_PER_BLOCK,
+    largest: int = _ATOMS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Computes: ordered pairs of atoms by distance and by their kinds.
 

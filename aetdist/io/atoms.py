@@ -6,6 +6,7 @@ import csv
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -76,7 +77,7 @@ def _read_foreign(file: Path, form: str) -> xr.Dataset:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on what else the file says
-            model = read(file, index=0, format=form)
+            model: Any = read(file, index=0, format=form)  # one frame, so that no list comes
     except Exception as error:  # ASE's readers raise whatever they come across
         raise InputError(f"{file} cannot be read as {form}: {type(error).__name__}: {error}") from None
     types = model.arrays.get("type") if form.startswith("lammps") else None

@@ -16,13 +16,13 @@ DENSITY = 0.0085  # centres per cubic Angstrom, as in the published particle
 
 
 def glass(n: int, seed: int) -> np.ndarray:
-    """About `n` centres: a jittered lattice, shaken so far that no order is left; (n, 3) in Angstrom."""
+    """`n` centres on a close-packed lattice, shaken until little order is left; (n, 3) in Angstrom."""
     random = np.random.default_rng(seed)
-    spacing = (np.sqrt(2) / DENSITY) ** (1 / 3)  # of fcc
-    half = round((n * np.sqrt(2)) ** (1 / 3) / np.sqrt(2))
-    grid = np.stack(np.meshgrid(*(np.arange(2 * half),) * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    sites = grid[grid.sum(axis=1) % 2 == 0][:n] * spacing / np.sqrt(2)
-    return sites + random.normal(0, 0.22 * spacing, sites.shape)
+    step = (1 / (2 * DENSITY)) ** (1 / 3)
+    side = 2 * int(np.ceil((n / 4) ** (1 / 3)))
+    grid = np.stack(np.meshgrid(*(np.arange(side),) * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    sites = step * grid[grid.sum(axis=1) % 2 == 0][:n]
+    return sites + random.normal(0, 0.3 * step, sites.shape)
 
 
 def measure(n: int, workers: int, convention: str | None, tolerance: float) -> dict[str, object]:

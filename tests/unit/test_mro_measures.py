@@ -65,10 +65,13 @@ def test_shared_atoms__equals_pairwise_intersections():
     position = random.uniform(0, 12, (120, 3))
     pairs = np.argwhere(np.triu(cdist(position, position) < 3.5, 1))
     centers = random.uniform(size=120) < 0.3
-    clusters = [{i, *pairs[pairs[:, 0] == i, 1], *pairs[pairs[:, 1] == i, 0]} for i in np.flatnonzero(centers)]
-    shared = [len(a & b) for n, a in enumerate(clusters) for b in clusters[n + 1 :]]
-    np.testing.assert_array_equal(shared_atoms(centers, pairs), [shared.count(k) for k in range(1, 6)])
-    np.testing.assert_array_equal(shared_atoms(centers, pairs[:, ::-1]), shared_atoms(centers, pairs))
+    clusters = {i: {i, *pairs[pairs[:, 0] == i, 1], *pairs[pairs[:, 1] == i, 0]} for i in np.flatnonzero(centers)}
+    apart = cdist(position, position)
+    shared = [len(clusters[i] & clusters[j]) for i in clusters for j in clusters if i < j and 2.0 <= apart[i, j] <= 5.0]
+    expected = [shared.count(k) for k in range(1, 6)]
+    assert sum(expected) > 20
+    np.testing.assert_array_equal(shared_atoms(centers, pairs, position, distance=(2.0, 5.0)), expected)
+    np.testing.assert_array_equal(shared_atoms(centers, pairs[:, ::-1], position, distance=(2.0, 5.0)), expected)
 
 
 def test_zone_axes__follow_the_sample(atoms, mro):

@@ -12,7 +12,8 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.distance import pdist
 
 from ...errors import InputError
-from .search import atoms_of, find_mro
+from .clusters import Neighbours
+from .search import SOLUTE_DISTANCE, atoms_of, find_mro
 
 LARGEST_CELL = 80.0
 """Angstrom^3: larger Voronoi cells are those of the surface and count as the median cell."""
@@ -66,15 +67,26 @@ def mro_sizes(mro: xr.Dataset, positions: np.ndarray | xr.Dataset, neighbours: n
     )
 
 
-def shared_atoms(centers: np.ndarray, neighbours: np.ndarray, *, most: int = 5) -> np.ndarray:
-    """How many pairs of solute-centred clusters share 1, 2, ... atoms.
+def shared_atoms(
+    centers: np.ndarray,
+    neighbours: np.ndarray,
+    positions: np.ndarray | xr.Dataset,
+    *,
+    distance: tuple[float, float] = SOLUTE_DISTANCE,
+    most: int = 5,
+) -> np.ndarray:
+    """How many pairs of neighbouring solute-centred clusters share 1, 2, ... atoms.
 
     Parameters
     ----------
     centers : ndarray, shape (n,), bool
-        Which atoms are centres; a cluster is one with its neighbours.
+        Which atoms are centres; a cluster is one with the atoms around it.
     neighbours : ndarray, shape (m, 2), int
         Pairs of atoms whose recomputed Voronoi cells share a face; in one order or both.
+    positions : array_like, shape (n, 3), or xarray.Dataset
+        Of all atoms, in Angstrom.
+    distance : tuple of float
+        Range of the distance of the two centres in Angstrom.
     most : int
         Pairs that share more are not counted.
 
@@ -87,9 +99,13 @@ def shared_atoms(centers: np.ndarray, neighbours: np.ndarray, *, most: int = 5) 
     ----------
     .. [1] Y. Yang et al., Nature 592, 60-64 (2021).
     """
+    position = np.asarray(positions["position"] if isinstance(positions, xr.Dataset) else positions, dtype=np.float64)
     inside = np.asarray(centers, dtype=bool)
+    near = Neighbours.within(position[inside], distance)
     cluster = (_around(neighbours, len(inside)) + sparse.identity(len(inside), dtype=np.int32, format="csr"))[inside]
-    shared = sparse.triu(cluster @ cluster.T, k=1).data
+    first = np.repeat(np.arange(len(near.counts)), near.counts)
+    once = first < near.near
+    shared = np.asarray(cluster[first[once]].multiply(cluster[near.near[once]]).sum(axis=1)).ravel()
     return np.bincount(shared, minlength=most + 1)[1 : most + 1]
 
 
