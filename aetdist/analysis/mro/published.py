@@ -1,4 +1,9 @@
-"""The search and the selection of Yang et al. as they were published, to compare with their results."""
+"""The search and the selection of Yang et al. after their words, to compare with their results.
+
+Of their 204 clusters of the published particle 170 come out as they are. Followed along their own list, every cluster
+of sc, bcc and fcc follows from what is found here, and all but five of hcp: some steps on hcp differ from theirs, and
+what such a cluster takes changes what is left for others.
+"""
 
 from __future__ import annotations
 
