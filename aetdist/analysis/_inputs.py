@@ -13,6 +13,7 @@ from ..neighbors import as_points, neighbour_list
 from ..schema import ATOMS, check
 
 _TOUCHING = 1e-3  # Angstrom; nearer atoms are one atom that came twice
+_FLAT = 1e-3  # Angstrom; atoms spread across all planes by more
 _SAMPLE = 2000  # atoms whose nearest neighbour is looked at
 _SHORTEST, _LONGEST = 1.0, 10.0  # Angstrom; typical distances of neighbours lie between
 
@@ -71,6 +72,14 @@ def atoms_of(
     if not np.array_equal(numbers, np.round(numbers.astype(float))) or (len(numbers) and numbers.min() < 1):
         raise InputError("The types of atoms are the whole numbers 1, 2, ...; other values came.")
     return positions, numbers.astype(np.int64)
+
+
+def check_spatial(positions: np.ndarray) -> None:
+    """Refuse atoms in a plane, (n, 3) Angstrom, where no cell is closed and nothing has a volume."""
+    centred = positions - positions.mean(axis=0)
+    axes = np.linalg.eigh(centred.T @ centred)[1]
+    if np.ptp(centred @ axes, axis=0).min() < _FLAT:
+        raise InputError("All atoms lie in a plane, where nothing has a volume; needed are atoms in three dimensions.")
 
 
 def _check_distances(positions: np.ndarray) -> None:
