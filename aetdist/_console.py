@@ -264,10 +264,15 @@ def _logging(log_file: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _warnings() -> Iterator[None]:
-    """Show every warning as one line on stderr and in the log."""
+    """Show every warning once, as one line on stderr and in the log."""
     from .errors import AetdistWarning
 
+    shown = set()
+
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if str(message) in shown:
+            return
+        shown.add(str(message))
         _say(f"warning: {_one_line(str(message))}")
         log.debug("warning: %s", _one_line(str(message)))
 

@@ -9,10 +9,12 @@ import xarray as xr
 from scipy.spatial import cKDTree
 
 from ..errors import AetdistWarning, InputError
-from ..neighbors import as_points
+from ..neighbors import as_points, neighbour_list
 from ..schema import ATOMS, check
 
 _TOUCHING = 1e-3  # Angstrom; nearer atoms are one atom that came twice
+_FLAT = 1e-3  # Angstrom; atoms spread across all planes by more
+_SAMPLE = 2000  # atoms whose nearest neighbour is looked at
 _SHORTEST, _LONGEST = 1.0, 10.0  # Angstrom; typical distances of neighbours lie between
 
 
@@ -72,21 +74,29 @@ def atoms_of(
     return positions, numbers.astype(np.int64)
 
 
+def check_spatial(positions: np.ndarray) -> None:
+    """Refuse atoms in a plane, (n, 3) Angstrom, where no cell is closed and nothing has a volume."""
+    centred = positions - positions.mean(axis=0)
+    axes = np.linalg.eigh(centred.T @ centred)[1]
+    if np.ptp(centred @ axes, axis=0).min() < _FLAT:
+        raise InputError("All atoms lie in a plane, where nothing has a volume; needed are atoms in three dimensions.")
+
+
 def _check_distances(positions: np.ndarray) -> None:
     """Refuse atoms that came twice; warn where the positions look like nanometres or voxels."""
     if len(positions) < 2:
         return
-    nearest, partner = cKDTree(positions).query(positions, k=2)
-    # Of two points at one place either may come first.
-    partner = np.where(partner[:, 1] == np.arange(len(positions)), partner[:, 0], partner[:, 1])
-    twice = np.flatnonzero(nearest[:, 1] < _TOUCHING)
+    touching = neighbour_list(positions, _TOUCHING)
+    twice = np.flatnonzero(touching.count)
     if len(twice):
-        i = int(twice[0])
+        i, partner = int(twice[0]), int(touching.index[0])
         raise InputError(
-            f"{len(twice)} atoms lie on one another, atoms {i} and {partner[i]} at {positions[i].tolist()} first; "
+            f"{len(twice)} atoms lie on one another, atoms {i} and {partner} at {positions[i].tolist()} first; "
             "leave one of each pair out."
         )
-    typical = float(np.median(nearest[:, 1]))
+    some = positions[:: max(1, len(positions) // _SAMPLE)]
+    tree = cKDTree(positions, compact_nodes=False, balanced_tree=False)
+    typical = float(np.median(tree.query(some, k=2)[0][:, 1]))
     if not _SHORTEST <= typical <= _LONGEST:
         unit = "nm" if typical < _SHORTEST else "pm, or voxels"
         warnings.warn(

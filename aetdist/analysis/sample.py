@@ -10,7 +10,7 @@ import xarray as xr
 from ..errors import InputError
 from ..neighbors import periodic_images
 from ..schema import AXES
-from ._inputs import atoms_of
+from ._inputs import atoms_of, check_spatial
 
 IMAGES = 15.0
 """Angstrom of images around a periodic cell: beyond any neighbour's neighbour, and any Voronoi cell of dense matter."""
@@ -86,6 +86,8 @@ def sample_of(
     if types is None and "species" in atoms:
         types = np.unique(atoms["species"].values.astype(str), return_inverse=True)[1] + 1
     cell = _cell_of(atoms, periodic)
+    if cell is None:
+        check_spatial(positions)
     if cell is not None and field is not None:
         raise InputError("A field came for a periodic sample; give periodic=False to take it as a film.")
     n, numbers = len(positions), np.arange(len(positions))

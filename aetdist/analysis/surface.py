@@ -16,7 +16,7 @@ from scipy.spatial import Delaunay, QhullError, cKDTree
 from ..blocks.atoms import ATOMS_PER_BLOCK, atom_blocks, gather_owned, map_blocks
 from ..errors import InputError
 from ..neighbors import as_points
-from ._inputs import atoms_of
+from ._inputs import atoms_of, check_spatial
 from ._shape_kernels import count_crossings, measure_tetrahedra, nearest_squares
 
 _NUDGE = 1e-8  # Angstrom; atoms of a perfect lattice then are cut into tetrahedra in one way only, in every block
@@ -124,8 +124,7 @@ def alpha_shape(
     n = len(positions)
     if n < 5:
         raise InputError(f"{n} atoms came; an alpha shape needs 5 or more.")
-    if _thinnest(positions) < 1e-3:
-        raise InputError("All atoms lie in a plane; their alpha shape has no volume. Give atoms in three dimensions.")
+    check_spatial(positions)
     nudge = np.random.default_rng(0).uniform(-_NUDGE, _NUDGE, positions.shape)
     blocks = atom_blocks(positions, 2 * radius, largest=largest)
     settings = {"radius": float(radius), "boundary_only": boundary_only}
@@ -283,13 +282,6 @@ def _block(
 def _sorted_rows(corners: np.ndarray) -> np.ndarray:
     """Order of tetrahedra or faces by their corners, which rise in every row."""
     return np.lexsort(corners.T[::-1])
-
-
-def _thinnest(positions: np.ndarray) -> float:
-    """Extent of the positions across the plane that fits them best."""
-    centred = positions - positions.mean(axis=0)
-    axes = np.linalg.eigh(centred.T @ centred)[1]
-    return float(np.ptp(centred @ axes, axis=0).min())
 
 
 def _tree_of(triangles: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from ..blocks.atoms import ATOMS_PER_BLOCK, AtomBlock, atom_blocks, map_blocks
 from ..errors import InputError
 from ..neighbors import neighbour_list
-from ._inputs import atoms_of
+from ._inputs import atoms_of, check_spatial
 from ._tree_kernels import grow_tree
 from ._voronoi_kernels import CLOSED, OPEN, UNBOUNDED, voronoi_cells
 
@@ -20,7 +20,6 @@ EDGES = np.array([3, 4, 5, 6])
 ICOSAHEDRA = np.array([[0, 0, 12, 0], [0, 1, 10, 2], [0, 2, 8, 2], [0, 2, 8, 1]])
 """Indices of the icosahedron and of what counts as a distorted one."""
 _NEAR = 40  # neighbours within the first radius: enough to close nearly every cell inside a dense sample
-_FLAT = 1e-6  # a sample whose thickness is a smaller part of its width is a plane
 
 
 def voronoi_indices(
@@ -94,9 +93,7 @@ def voronoi_indices(
     if largest < 1:
         raise InputError(f"largest came as {largest}; needed is 1 atom or more.")
     positions, _ = atoms_of(atoms)
-    spread = np.linalg.svd(positions - positions.mean(axis=0), compute_uv=False)
-    if spread[2] <= _FLAT * spread[0]:
-        raise InputError("All atoms lie in one plane, where no Voronoi cell is closed; needed are atoms in space.")
+    check_spatial(positions)
     settings = {
         "smallest_face": float(smallest_face),
         "recomputed": bool(recomputed),

@@ -199,7 +199,7 @@ def test_voronoi_statistics__counts(cells: xr.Dataset) -> None:
 def test_voronoi_indices__bad_input(glass: np.ndarray) -> None:
     with pytest.raises(InputError, match="lie on one another"):
         aet.voronoi_indices(np.concatenate([glass, glass[:1]]))
-    with pytest.raises(InputError, match="one plane"):
+    with pytest.raises(InputError, match="in a plane"):
         aet.voronoi_indices(np.random.default_rng(0).uniform(0, 20, (50, 2)) @ TURN[:2])
     with pytest.raises(InputError, match="5 or more"):
         aet.voronoi_indices(glass[:4])

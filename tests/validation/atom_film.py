@@ -36,10 +36,11 @@ SCAN = {"window": (131, 73), "overlap": 65, "thickness": 48.6}
 ROWS = (11, 112)
 HELD_OUT = (4, 13, 22, 31, 40)  # tilts
 SMOOTH = 4.0  # Angstrom: what refinement calls background by default
-#: What atoms have for themselves; the last is the default.
+#: What atoms have for themselves; the last is the default. The others let atoms alone explain the images, as R counts
+#: them: pixels alike, or nothing taken off as background. Both were chosen on this film, by R.
 FREEDOMS: dict[str, dict[str, Any]] = {
-    "one height": {"heights": "type", "widths": "type"},
-    "a height per atom": {"heights": "atom", "widths": "type"},
+    "one height": {"heights": "type", "widths": "type", "weights": "uniform"},
+    "a height per atom": {"heights": "atom", "widths": "type", "background": 0.0},
     "as it chooses": {},
 }
 NEAREST = 2.0  # Angstrom, of an atom of the field and one of those it goes on with
