@@ -132,7 +132,8 @@ def find_mro(
     that of most weight around every centre on every lattice is a candidate. Of these the one of most weight is taken
     again and again; its centres leave the others, of which the largest connected part stays and is fitted again.
     Clusters have five centres or more. Nothing of this depends on how the sample lies, on which hand it is, or on
-    the order of its atoms. A cluster in two close-packed layers suits fcc as well as hcp: it counts as fcc.
+    the order of its atoms. A cluster in two close-packed layers suits fcc as well as hcp: it counts as fcc, unless
+    hcp takes in more.
 
     Three random centres suit some lattice often: hold the number of clusters against :func:`mro_significance`.
 
