@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .analysis.bonds import bond_order
     from .analysis.coordination import coordination, warren_cowley
     from .analysis.interface import interface_width
+    from .analysis.mro import find_mro, mro_significance, solute_centers
     from .analysis.nuclei import find_nuclei
     from .analysis.pair_distribution import pair_distribution, structure_factor
     from .analysis.precision import crop_like, precision_effect
@@ -85,6 +86,9 @@ _HOMES = {
     "bond_order": "analysis.bonds",
     "find_nuclei": "analysis.nuclei",
     "interface_width": "analysis.interface",
+    "solute_centers": "analysis.mro",
+    "find_mro": "analysis.mro",
+    "mro_significance": "analysis.mro",
     "validate_model": "validation",
     "design_experiment": "validation",
     "template_matching": "analysis.templates",
@@ -126,6 +130,7 @@ __all__ = [
     "crop_like",
     "denoise",
     "design_experiment",
+    "find_mro",
     "find_nuclei",
     "find_surface",
     "forecast_multislice",
@@ -135,6 +140,7 @@ __all__ = [
     "import_acquisition",
     "import_tilt_series",
     "interface_width",
+    "mro_significance",
     "nanoparticle",
     "normalised_rmse",
     "pair_distribution",
@@ -154,6 +160,7 @@ __all__ = [
     "resample",
     "simulate_acquisition",
     "simulate_tilt_series",
+    "solute_centers",
     "structure_factor",
     "subtract_background",
     "template_matching",

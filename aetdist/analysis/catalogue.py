@@ -14,10 +14,19 @@ from ..errors import AetdistWarning, InputError
 from .bonds import ORDERED, bond_order
 from .coordination import coordination, warren_cowley
 from .interface import interface_width
-from .mro import find_mro
+from .medium_range import (
+    chance,
+    chance_figures,
+    measures_figures,
+    medium_range_figures,
+    medium_range_order,
+    mro_measures,
+    solute_clusters,
+    solute_figures,
+)
 from .nuclei import find_nuclei
 from .pair_distribution import pair_distribution, structure_factor
-from .peaks import extrema, first_valley, peaks_of
+from .peaks import first_valley, peaks_of
 from .resampling import with_uncertainty
 from .sample import Sample, sample_of
 from .surface import find_surface
@@ -70,6 +79,7 @@ def analyze_atoms(
     periodic: bool | None = None,
     field: tuple[float, float, float, float] | None = None,
     solute: int | None = None,
+    surrogates: int = 10,
     draws: int = 8,
     seed: int = 0,
 ) -> dict[str, xr.Dataset]:
@@ -98,7 +108,10 @@ def analyze_atoms(
         x0, x1, y0, y1 in Angstrom: a film goes on beyond, its sides are no surface.
     solute : int, optional
         Type of the atoms that are held against lattices for medium-range order, neighbours of each other between the
-        first and the second valley of the disordered g(r). Default: this takes long and is left out.
+        first and the second valley of the disordered g(r). Default: this is left out.
+    surrogates : int
+        Samples with the types of the disordered atoms drawn again at random, of which the numbers of clusters are held
+        against chance (not for published conventions): 0, or 2 or more. Each takes as long as the search itself.
     draws : int
         Copies of the atoms, redrawn within their error bars and probabilities where they have such, that say how sure
         each figure is; 0: none.
@@ -113,7 +126,7 @@ def analyze_atoms(
     settings = {
         "convention": convention, "cutoff": cutoff, "r_max": r_max, "step": step, "alpha_radius": alpha_radius,
         "surface_radius": surface_radius, "periodic": periodic, "field": field, "solute": solute,
-        "draws": draws, "seed": seed,
+        "surrogates": surrogates, "draws": draws, "seed": seed,
     }  # fmt: skip
     sample = sample_of(atoms, periodic=periodic, field=field)
     found: dict[str, xr.Dataset] = {}
@@ -325,27 +338,6 @@ def _coordination_figures(found: xr.Dataset, settings: Settings) -> dict[str, fl
     return {key: float(value) for key, value in figures.items()}
 
 
-def _medium_range_order(sample: Sample, found: Found, settings: Settings) -> xr.Dataset | None:
-    """Clusters of solute centres on lattices."""
-    if settings["solute"] is None:
-        return None
-    distribution = found["disordered_pair_distribution"]
-    valleys = extrema(distribution["r"].values, distribution["g"].values)[1]
-    if len(valleys) < 2:
-        raise InputError(
-            "g(r) of the disordered atoms has no two valleys, between which solute centres are neighbours."
-        )
-    distance = (float(valleys[0]), float(valleys[1]))
-    keywords: dict[str, Any] = {"order": found["bond_order"]["order"].values, "convention": settings["convention"]}
-    return find_mro(sample.own, solute=settings["solute"], distance=distance, **keywords)
-
-
-def _medium_range_figures(found: xr.Dataset, settings: Settings) -> dict[str, float]:
-    kinds = found["mro_type"].values.astype(str)
-    figures = {f"medium-range order, {kind} clusters": float((kinds == kind).sum()) for kind in np.unique(kinds)}
-    return figures | {"largest cluster (centres)": float(max(found["size"].values, default=0))}
-
-
 #: In the order in which they are done; another one is one line.
 ANALYSES = (
     Analysis("surface", _surface, _surface_figures, (), ("surface_radius",)),
@@ -367,8 +359,16 @@ ANALYSES = (
         lambda s: s.is_typed,
     ),
     Analysis(
-        "medium_range_order", _medium_range_order, _medium_range_figures,
-        ("bond_order", "disordered_pair_distribution"), ("solute", "convention"),
-        lambda s: s.is_typed and s.cell is None,
+        "solute_clusters", solute_clusters, solute_figures,
+        ("bond_order", "disordered_pair_distribution", "voronoi"), ("solute",), lambda s: s.is_typed and s.cell is None,
+    ),
+    Analysis(
+        "medium_range_order", medium_range_order, medium_range_figures, ("bond_order", "solute_clusters"),
+        ("solute", "convention"),
+    ),
+    Analysis("mro_measures", mro_measures, measures_figures, ("medium_range_order", "voronoi")),
+    Analysis(
+        "mro_significance", chance, chance_figures, ("bond_order", "solute_clusters", "medium_range_order"),
+        ("solute", "convention", "surrogates"),
     ),
 )  # fmt: skip

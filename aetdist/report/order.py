@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ..errors import InputError
 from .bonds import draw_interface, draw_nuclei, draw_order_histogram, draw_order_map
-from .mro import draw_largest_mros, draw_mro_map, draw_mro_sizes
+from .mro import draw_largest_mros, draw_mro_map, draw_mro_measures, draw_mro_sizes
 from .style import COLOURS, WIDTH, picture
 from .voronoi import draw_chemical_order, draw_voronoi_indices
 
@@ -188,8 +188,11 @@ def order_pictures(
         text = "Coordination and chemical order of the disordered atoms that are not at the surface."
         yield "chemical_order", text, draw_chemical_order, (found["coordination"], names)
     if "medium_range_order" in found and found["medium_range_order"].sizes["mro"]:
-        clusters = found["medium_range_order"]
-        yield "mro_sizes", "Clusters of solute centres by lattice and size.", draw_mro_sizes, (clusters,)
+        clusters, chance = found["medium_range_order"], found.get("mro_significance")
+        yield "mro_sizes", "Clusters of solute centres by lattice and size.", draw_mro_sizes, (clusters, chance)
+        if "mro_measures" in found:
+            text, measures = "Lengths and volumes of the clusters, distances of their centres.", found["mro_measures"]
+            yield "mro_measures", text, draw_mro_measures, (clusters, measures, measures)
         if atoms is not None:
             yield "mro_map", "The clusters in the sample.", draw_mro_map, (atoms, clusters)
             yield "largest_mros", "The largest cluster on each lattice.", draw_largest_mros, (atoms, clusters)

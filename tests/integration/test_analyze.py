@@ -161,6 +161,26 @@ def test_figures__of_a_perfect_crystal():
     assert "disordered_pair_distribution" not in found
 
 
+def test_analyze__medium_range_order_and_chance():
+    atoms = _model(7, seed=2)
+    found = analyze_atoms(atoms, cutoff=3.4, r_max=10.0, solute=2, surrogates=2, draws=0)
+    distance = tuple(found["solute_clusters"].attrs["distance"])
+    options = {"solute": 2, "order": found["bond_order"]["order"].values, "distance": distance}
+    centres = aet.solute_centers(atoms, **options)["solute_center"]
+    np.testing.assert_array_equal(found["solute_clusters"]["solute_center"], centres)
+    commonest = aet.voronoi_statistics(found["voronoi"], centres.values)["top_index"]
+    np.testing.assert_array_equal(found["solute_clusters"]["top_index"], commonest)
+    clusters = aet.find_mro(atoms, **options)
+    assert clusters.sizes["mro"] > 0
+    np.testing.assert_array_equal(found["medium_range_order"]["mro_label"], clusters["mro_label"])
+    assert (found["mro_measures"]["n_atoms"].values > clusters["size"].values).all()
+    assert int(found["mro_significance"]["count"].sel(mro_type="all").sum()) == clusters.sizes["mro"]
+    assert found["mro_significance"].sizes["sample"] == 2
+    figures = dict(zip(*(found["summary"][k].values.tolist() for k in ("figure", "value")), strict=True))
+    assert figures["medium-range order, clusters"] == clusters.sizes["mro"]
+    assert figures["solute centres"] == int(centres.sum())
+
+
 def test_analyze__species_make_types():
     atoms = _model(4).drop_vars("type")
     atoms["species"] = "atom", np.where(np.arange(atoms.sizes["atom"]) % 3 == 0, "Co", "Pd")

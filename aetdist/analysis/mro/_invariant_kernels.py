@@ -170,6 +170,20 @@ def suits(n, members, occupied, points, sites, pose, tolerance, low, high):
 
 
 @njit
+def weigh(n, members, occupied, points, sites, pose, tolerance):
+    """Sum of (1 - d^2 / tolerance^2)^2 over the deviations d of a cluster's centres.
+
+    A centre that is near a site by chance, anywhere within the tolerance, has a weight of 8 / 35 on average. The power
+    2 was chosen over 1, 3 on planted clusters in random packings (seeds 1 to 4).
+    """
+    total = 0.0
+    for i in range(n):
+        square = square_deviation(points[members[i]], sites[occupied[i]], pose)
+        total += max(0.0, 1.0 - square / tolerance**2) ** 2
+    return total
+
+
+@njit
 def grow(n, members, occupied, points, first, near, sites, neighbours, tolerance, low, high, marks, pose, room):
     """Add the neighbours of members that suit the lattice, fit it again, and so on until none is left.
 
@@ -259,7 +273,7 @@ def grow(n, members, occupied, points, first, near, sites, neighbours, tolerance
 
 @njit
 def grow_block(origins, points, first, near, sites, neighbours, pairs, tolerance, low, high, fewest):
-    """The cluster of most weight, size (1 - (rms / tolerance)^2), around each of several centres on one lattice.
+    """The cluster of most weight, see `weigh`, around each of several centres on one lattice.
 
     Parameters
     ----------
@@ -304,8 +318,10 @@ def grow_block(origins, points, first, near, sites, neighbours, pairs, tolerance
                         continue
                     n = grow(3, members, occupied, points, first, near, sites, neighbours,
                              tolerance, low, high, marks, pose, room)  # fmt: skip
-                    weight = n * (1.0 - (pose[13] / tolerance) ** 2)
-                    if n < fewest or weight <= weights[o]:
+                    if n < fewest:
+                        continue
+                    weight = weigh(n, members, occupied, points, sites, pose, tolerance)
+                    if weight <= weights[o]:
                         continue
                     sizes[o], rms[o], weights[o] = n, pose[13], weight
                     kept[o, :n], kept_sites[o, :n] = members[:n], occupied[:n]

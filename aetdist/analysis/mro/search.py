@@ -128,11 +128,12 @@ def find_mro(
     Three neighbouring centres take the sites of every kind of pair of neighbours of a lattice's origin. A closed-form
     fit (rotation, scale, shift) lays the lattice over them, neighbours of members that are near a free nearest site
     are added, the lattice is fitted again, and so on until none is left; no centre is ever further from its site than
-    `tolerance`. The weight of a cluster is the sum of 1 - d^2 / tolerance^2 over the deviations d of its centres;
+    `tolerance`. The weight of a cluster is the sum of (1 - d^2 / tolerance^2)^2 over the deviations d of its centres;
     that of most weight around every centre on every lattice is a candidate. Of these the one of most weight is taken
     again and again; its centres leave the others, of which the largest connected part stays and is fitted again.
     Clusters have five centres or more. Nothing of this depends on how the sample lies, on which hand it is, or on
-    the order of its atoms. A cluster in two close-packed layers suits fcc as well as hcp: it counts as fcc.
+    the order of its atoms. A cluster in two close-packed layers suits fcc as well as hcp: it counts as fcc, unless
+    hcp takes in more.
 
     Three random centres suit some lattice often: hold the number of clusters against :func:`mro_significance`.
 
