@@ -8,10 +8,11 @@ import pytest
 
 from aetdist.analysis.mro import find_mro, solute_centers
 from aetdist.analysis.mro._invariant_kernels import fit
-from aetdist.analysis.mro.clusters import Neighbours
+from aetdist.analysis.mro._steps import make_steps
+from aetdist.analysis.mro.clusters import Cluster, Neighbours
 from aetdist.analysis.mro.invariant import grow_candidates
 from aetdist.analysis.mro.lattices import LATTICES, make_lattice, seed_pairs
-from aetdist.analysis.mro.published import search_published
+from aetdist.analysis.mro.published import search_published, select_published
 from aetdist.errors import InputError
 from aetdist.neighbors import fit_rigid
 
@@ -235,3 +236,79 @@ def test_find_mro__none_there():
     result = find_mro(points, [3, 3])
     assert result.sizes["mro"] == 0
     assert np.isnan(result["mro_label"]).all()
+
+
+def test_make_steps__hcp_as_adding_the_vectors_in_their_order():
+    lattice = make_lattice("hcp")
+    steps, stands = make_steps("hcp")
+    plane = lattice.sites[lattice.neighbours[0]]
+    plane = plane[np.abs(plane[:, 2]) < 1e-6]
+    up = np.array([(0.5, np.sqrt(1 / 12), np.sqrt(2 / 3)), (-0.5, np.sqrt(1 / 12), np.sqrt(2 / 3)),
+                   (0.0, -np.sqrt(1 / 3), np.sqrt(2 / 3))])  # fmt: skip
+    vectors = np.concatenate([up, up * (1, 1, -1), plane])
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        counts, state = np.zeros(12, dtype=int), 0
+        for k in random.integers(0, 12, 6):
+            counts[k] += 1
+            state = steps[state, k]
+            site, y = np.zeros(3), 1
+            for vector, times in zip(vectors, counts, strict=True):
+                for _ in range(times):
+                    site += vector * (1, y if vector[2] else 1, 1)
+                    y = -y if vector[2] else y
+            assert np.allclose(lattice.sites[stands[state]], site)
+
+
+def test_make_steps__a_step_on_hcp_need_not_lead_to_a_neighbour():
+    steps, stands = make_steps("hcp")
+    sites = make_lattice("hcp").sites
+    length = np.linalg.norm(sites[stands[steps[steps[0, 2]]]] - sites[stands[steps[0, 2]]], axis=1)
+    assert length.max() > 1.5
+    assert np.allclose(np.linalg.norm(sites[stands[steps[0]]], axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    ("removal", "other", "expected"),
+    [
+        ("yang2021", False, [1, 3, 4]),  # centre 0 is cut instead of 2, over which 1 still holds
+        ("yang2021", True, [3, 4]),  # one cluster later it does not
+        ("yang2021-corrected", False, [0, 1]),
+        ("yang2021-corrected", True, [0, 1]),
+    ],
+)
+def test_select_published__what_is_left_of_a_row(removal, other, expected):
+    points = np.array(
+        [(i, 0, 0) for i in range(5)] + [(2, i, 0) for i in range(1, 6)] + [(0, 0, i) for i in range(1, 5)]
+    )
+    sites = make_lattice("sc").sites
+
+    def cluster(*members):
+        at = [int(np.argmin(np.linalg.norm(sites - points[k], axis=1))) for k in members]
+        return Cluster("sc", np.array(members), np.array(at), 1.0, np.eye(3), np.zeros(3), 0.0)
+
+    found = [cluster(0, 1, 2, 3, 4), cluster(2, 5, 6, 7, 8, 9)]
+    if other:
+        found.append(cluster(10, 11, 12, 13))
+    chosen = [c.members.tolist() for c in select_published(points.astype(float), found, removal)]
+    assert chosen[0] == [2, 5, 6, 7, 8, 9]
+    assert chosen[1 + other] == expected
+
+
+def test_select_published__ties_by_the_rms_of_what_is_left():
+    sites = make_lattice("sc").sites
+    points = np.array([(i, 0, 0) for i in range(9)] + [(i, 3, 0) for i in range(3)], dtype=float)
+    points[8, 1] = 0.3
+    points[9:, 1] += 0.1
+
+    def cluster(*members):
+        at = [int(np.argmin(np.linalg.norm(sites - points[k], axis=1))) for k in members]
+        left = np.linalg.norm(points[list(members)] - sites[at], axis=1)
+        return Cluster(
+            "sc", np.array(members), np.array(at), 1.0, np.eye(3), np.zeros(3), float(np.sqrt((left**2).mean()))
+        )
+
+    found = [cluster(9, 10, 11), cluster(5, 6, 7, 8), cluster(0, 1, 2, 3, 4, 8)]
+    chosen = select_published(points, found, "yang2021-corrected")
+    assert [c.members.tolist() for c in chosen] == [[0, 1, 2, 3, 4, 8], [5, 6, 7], [9, 10, 11]]
+    assert [round(c.rms, 9) for c in chosen[1:]] == [0.0, 0.1]

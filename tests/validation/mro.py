@@ -114,7 +114,7 @@ def main() -> None:
         found = search_published(points, neighbours, ("sc", "bcc", "fcc", "hcp"), (3.858, 6.079), tolerance)
         spent = f"{time.perf_counter() - start:.0f} s, {time.process_time() - cpu:.0f} CPU-s"
         for convention in ("yang2021", "yang2021-corrected"):
-            clusters = select_published(len(points), found, convention)
+            clusters = select_published(points, found, convention)
             large = [c for c in clusters if len(c) >= 5]
             counts = tuple(sum(c.lattice == k for c in large) for k in TYPES)
             same = len({(c.lattice, frozenset(chosen[c.members].tolist())) for c in large} & wanted)

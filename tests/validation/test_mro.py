@@ -9,7 +9,7 @@ import xarray as xr
 
 from aetdist.analysis.mro import find_mro, mro_sizes, solute_centers
 from aetdist.analysis.mro.clusters import Neighbours
-from aetdist.analysis.mro.published import search_published
+from aetdist.analysis.mro.published import search_published, select_published
 from aetdist.analysis.voronoi import voronoi_indices
 
 pytestmark = pytest.mark.validation
@@ -24,7 +24,7 @@ def particle(data_folder):
         size = file["mro/network_size"][:].astype(int)
         sets = np.split(file["mro/atom_index_0based"][:].astype(int), np.cumsum(size)[:-1])
         kinds = [NAMES[k] for k in file["mro/network_type"][:]]
-        networks = [(k, a) for k, a in zip(kinds, sets, strict=True) if len(a) >= 5]
+        networks = list(zip(kinds, sets, strict=True))
         position, types = file["positions_angstrom"][:].astype(np.float64), file["types"][:].astype(np.int64)
         return position, types, file["boo/scaled_order"][:], networks
 
@@ -38,6 +38,7 @@ def test_solute_centers__published_number(particle):
 
 def test_mro_sizes__published_lengths_and_volumes(particle):
     position, _, _, networks = particle
+    networks = [(k, a) for k, a in networks if len(a) >= 5]
     label = np.full(len(position), np.nan)
     for i, (_, atoms) in enumerate(networks):
         label[atoms] = i
@@ -70,17 +71,14 @@ def test_find_mro__turned_mirrored_and_renumbered_particle(particle):
         assert sorted(after["mro_type"].values) == sorted(before["mro_type"].values)
 
 
-def test_search_published__cubic_clusters_that_nothing_was_taken_from(particle):
-    """The ten largest published clusters of sc, bcc and fcc, found from one of their centres."""
+def test_select_published__every_network_in_its_order(particle):
     position, types, order, networks = particle
     chosen = np.flatnonzero((types == 3) & (order < 0.5))
     points = position[chosen]
-    whole = [(k, frozenset(a.tolist())) for k, a in networks if k != "hcp"][:10]
-    near = np.isin(chosen, sorted(set().union(*(a for _, a in whole))))
-    reach = np.linalg.norm(points[:, None] - points[near], axis=2).min(axis=1) < 15.0
-    part = chosen[reach]
-    found = search_published(
-        position[part], Neighbours.within(position[part], RANGE), ("sc", "bcc", "fcc"), RANGE, 0.75
-    )
-    sets = {(c.lattice, frozenset(part[c.members].tolist())) for c in found}
-    assert set(whole) <= sets
+    found = search_published(points, Neighbours.within(points, RANGE), NAMES[1:], RANGE, 0.75)
+    clusters = select_published(points, found, "yang2021")
+    assert [(c.lattice, set(chosen[c.members].tolist())) for c in clusters] == [
+        (k, set(a.tolist())) for k, a in networks
+    ]
+    corrected = [c.lattice for c in select_published(points, found, "yang2021-corrected") if len(c) >= 5]
+    assert [corrected.count(kind) for kind in ("fcc", "hcp", "bcc", "sc")] == [86, 91, 24, 17]

@@ -104,8 +104,8 @@ def descend(n, x, s, a, rotation):
 
 
 @njit
-def walk(x, y, z, a, rotation, sites, neighbours):
-    """Number of the site that steps to ever nearer neighbours lead to, from the origin."""
+def walk(x, y, z, a, rotation, sites, steps, stands):
+    """Number of the site that steps to ever nearer ones lead to, from the origin; see `_steps.make_steps`."""
     u = (rotation[0, 0] * x + rotation[1, 0] * y + rotation[2, 0] * z) / a
     v = (rotation[0, 1] * x + rotation[1, 1] * y + rotation[2, 1] * z) / a
     w = (rotation[0, 2] * x + rotation[1, 2] * y + rotation[2, 2] * z) / a
@@ -113,15 +113,15 @@ def walk(x, y, z, a, rotation, sites, neighbours):
     nearest = u * u + v * v + w * w
     while True:
         best = here
-        for k in range(neighbours.shape[1]):
-            t = neighbours[here, k]
+        for t in steps[here]:
             if t < 0:
-                break
-            d = (u - sites[t, 0]) ** 2 + (v - sites[t, 1]) ** 2 + (w - sites[t, 2]) ** 2
+                continue
+            site = sites[stands[t]]
+            d = (u - site[0]) ** 2 + (v - site[1]) ** 2 + (w - site[2]) ** 2
             if d < nearest - 1e-12:
                 nearest, best = d, t
         if best == here:
-            return here
+            return stands[here]
         here = best
 
 
@@ -202,7 +202,7 @@ def _without(row, n, members):
 
 
 @njit
-def search(origin, points, first, near, sites, neighbours, tolerance, most, members, occupied, rotation):
+def search(origin, points, first, near, sites, neighbours, steps, stands, tolerance, most, members, occupied, rotation):
     """The largest cluster that grows from one centre on one lattice.
 
     Parameters
@@ -216,6 +216,8 @@ def search(origin, points, first, near, sites, neighbours, tolerance, most, memb
         Neighbours of centre i are near[first[i]:first[i + 1]], rising.
     sites, neighbours : ndarray
         Of the lattice, see `lattices.Lattice`.
+    steps, stands : ndarray
+        Of the lattice, see `_steps.make_steps`.
     tolerance : float
         Largest distance of a centre from its site.
     most : int
@@ -280,7 +282,7 @@ def search(origin, points, first, near, sites, neighbours, tolerance, most, memb
                     if size == 1:
                         where = neighbours[0, 0]
                     else:
-                        where = walk(u, v, w, a, turns[lattice], sites, neighbours)
+                        where = walk(u, v, w, a, turns[lattice], sites, steps, stands)
                         if taken[where] == stamp or beside[where] != stamp:
                             continue
                     for i in range(size):
@@ -311,7 +313,7 @@ def search(origin, points, first, near, sites, neighbours, tolerance, most, memb
                             seen_site, seen_square = more_site, more_square
                     where = seen_site[lattice, local[atom]]
                     if where == _UNKNOWN:
-                        where = walk(u, v, w, a, turns[lattice], sites, neighbours)
+                        where = walk(u, v, w, a, turns[lattice], sites, steps, stands)
                         square = deviation(u, v, w, a, turns[lattice], sites[where])
                         if square > limit:
                             where = _NONE
@@ -360,7 +362,7 @@ def search(origin, points, first, near, sites, neighbours, tolerance, most, memb
 
 
 @njit
-def search_block(origins, points, first, near, sites, neighbours, tolerance, most):
+def search_block(origins, points, first, near, sites, neighbours, steps, stands, tolerance, most):
     """:func:`search` for several origins on one lattice.
 
     Returns
@@ -376,7 +378,7 @@ def search_block(origins, points, first, near, sites, neighbours, tolerance, mos
     rotations = np.empty((n, 3, 3))
     for i in range(n):
         sizes[i], scales[i], rms[i] = search(
-            origins[i], points, first, near, sites, neighbours, tolerance, most,
+            origins[i], points, first, near, sites, neighbours, steps, stands, tolerance, most,
             members[i], occupied[i], rotations[i],
         )  # fmt: skip
         if sizes[i] == 0:

@@ -149,7 +149,7 @@ def find_mro(
         clusters = select_clusters(points, candidates, distance, tolerance)
     else:
         found = search_published(points, neighbours, names, distance, tolerance)
-        clusters = [c for c in select_published(len(points), found, convention) if len(c) >= FEWEST]
+        clusters = [c for c in select_published(points, found, convention) if len(c) >= FEWEST]
     result = as_dataset(clusters, position, chosen)
     result.attrs = {
         "solute": solute,
