@@ -35,7 +35,7 @@ def solute_clusters(sample: Sample, found: Found, settings: Settings) -> xr.Data
 
 
 def solute_figures(found: xr.Dataset, settings: Settings) -> dict[str, float]:
-    """How many centres there are."""
+    """Number of solute centres, and their part of all solute atoms in %: rows of the summary of `analyze`."""
     return {
         "solute centres": float(found["solute_center"].sum()),
         "solute centres (% of the solute)": 100.0 * float(found.attrs["fraction"]),
@@ -43,7 +43,7 @@ def solute_figures(found: xr.Dataset, settings: Settings) -> dict[str, float]:
 
 
 def medium_range_order(sample: Sample, found: Found, settings: Settings) -> xr.Dataset:
-    """Clusters of solute centres on lattices."""
+    """Clusters of solute centres on lattices (`find_mro`), by the convention that `settings` names."""
     return find_mro(sample.own, convention=settings["convention"], **_options(found, settings))
 
 

@@ -18,7 +18,7 @@ from ..schema import SCHEMA_VERSION
 
 
 def installed_version() -> str:
-    """Version of the aetdist that runs."""
+    """Version of the aetdist that runs, as its installation says: what records keep."""
     return version_of("aetdist")
 
 

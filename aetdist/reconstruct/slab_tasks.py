@@ -96,7 +96,7 @@ def project(projector: ParallelProjector, state: State, which: int) -> np.ndarra
 
 
 def cut_rows(images: np.ndarray, low: int, high: int) -> np.ndarray:
-    """Some rows of projections."""
+    """Rows `low` to `high` of projections (tilt, y, x), copied, so that the others need not stay in memory."""
     return images[:, low:high].copy()
 
 

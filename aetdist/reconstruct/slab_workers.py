@@ -19,11 +19,11 @@ _POLL_SECONDS = 1.0
 
 
 class WorkerLost(Exception):
-    """A worker that keeps a slab is gone."""
+    """A worker that keeps a slab is gone; the driver begins again at the last checkpoint."""
 
 
 def worker_table(client: Client) -> dict[str, Any]:
-    """The workers that are there, by address."""
+    """What the scheduler says of every worker that is there (memory, threads ...), by address."""
     return dict(client.scheduler_info(n_workers=-1)["workers"])
 
 

@@ -74,7 +74,7 @@ def picture(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def png(figure: Figure, *, dpi: int = 140) -> bytes:
-    """Draw a figure as PNG."""
+    """Draw a figure as the bytes of a PNG, to be kept inside a page."""
     return _drawn(figure, "png", dpi)
 
 

@@ -69,6 +69,6 @@ class Neighbours:
 
 
 def blocks(n: int, size: int) -> Iterator[np.ndarray]:
-    """Numbers 0..n - 1 in blocks."""
+    """Numbers 0..n - 1, rising, in arrays of `size` and a shorter last one: the origins of one task each."""
     for start in range(0, n, size):
         yield np.arange(start, min(n, start + size))

@@ -93,7 +93,7 @@ def in_order_of(files: Sequence[str | Path], names: Sequence[str], table: str | 
 
 
 def last_part(path: str) -> str:
-    """Name of a file in a path of any system."""
+    """Name of a file in a path as Windows or POSIX writes it; tables name files of the microscope's computer."""
     return PureWindowsPath(path.strip()).name  # understands both kinds of slashes
 
 

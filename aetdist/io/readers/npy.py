@@ -74,13 +74,13 @@ class NpyStack:
 
 
 def is_npy(path: Path) -> bool:
-    """Whether a file begins like an .npy."""
+    """Whether a file begins with the magic bytes of an .npy, whatever it is called."""
     with path.open("rb") as file:
         return file.read(6) == npy_format.MAGIC_PREFIX
 
 
 def list_npz(path: Path) -> dict[str, str]:
-    """Arrays of an .npz and what they hold."""
+    """Names of the arrays in an .npz, and shape and type of each in words; only headers are read."""
     found = {}
     with reading(path, "the list of arrays"), zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
