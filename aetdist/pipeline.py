@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ._analyze import analyze_files, text_of
-from ._exports import export_stale, stale_files, write_file
+from ._exports import export, export_stale, stale_files, write_file
 from ._forward import project, simulate
 from ._records import (
     SERIES,
@@ -277,39 +277,6 @@ def analyze(
 
         summary["report"] = str(write_report(output or several[0], report))
     return {**summary, "text": text_of(tables)}
-
-
-def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | Path | None = None) -> Summary:
-    """Computes: files for other programs; one that is there is replaced.
-
-    Parameters
-    ----------
-    path : str or Path
-        The store.
-    atoms : str or Path, optional
-        Extended XYZ file to write the atoms to, in Angstrom: the calibrated, else the refined, else the classified,
-        else the traced ones, whichever are the last that were made from what the store holds now.
-    volume : str or Path, optional
-        MRC file to write the volume to; its origin is the position of the first voxel in Angstrom.
-
-    Raises
-    ------
-    InputError
-        If neither is asked for.
-    StoreError
-        If the store does not hold what is asked for.
-    """
-    if atoms is None and volume is None:
-        raise InputError("Nothing to export came; name a file for atoms, for volume, or for both.")
-    with accounted() as summary, Store.open(path) as store:
-        if atoms is not None:
-            group = newest(ATOMS, store)
-            write_file(store, group, Path(atoms))
-            summary |= {"atoms": str(atoms), "atoms_from": group}
-        if volume is not None:
-            write_file(store, VOLUME, Path(volume))
-            summary["volume"] = str(volume)
-    return summary
 
 
 def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ._console import Program, session
+from .._console import Program, session
 
 Summary = dict[str, Any]
 FOLDER = click.Path(path_type=Path)
@@ -68,7 +68,7 @@ def command(name: str, *, cluster: str | None = None) -> Callable[..., click.Com
             wanted = cluster == "always" or any(value is not None for value in where.values())
             with session(as_json=as_json, log_file=log_file) as show, contextlib.ExitStack() as stack:
                 if cluster and wanted and not options.get("dry_run"):
-                    from .cluster import connect
+                    from ..cluster import connect
 
                     stack.enter_context(connect(where.pop("cluster"), **where))
                 show(function(**{key: value for key, value in options.items() if value is not None}))
@@ -151,3 +151,9 @@ SOLVER = click.option(
     help="Momentum; the published descent; momentum with a step after each quarter of the tilts; or SIRT.",
 )
 STORE = click.argument("store", type=FOLDER)
+KIND = click.option(
+    "--kind", type=click.Choice(["particle", "film"]), help="An isolated object, or a film beyond the field."
+)
+ELEMENTS = click.option(
+    "--elements", metavar="A,B,...", callback=words, help="Chemical elements of type 1, 2, ..., such as Co,Pd,Pt."
+)
