@@ -25,9 +25,9 @@ def profile(tmp_path, monkeypatch):
 
 
 def test_slurm__job_script(profile, tmp_path):
-    options = batch_options("slurm", threads=1)
-    loopback = {"scheduler_options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
-    with dask_jobqueue.SLURMCluster(**options, **loopback, queue="long") as slurm:
+    options = batch_options("slurm")
+    options["scheduler_options"] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with dask_jobqueue.SLURMCluster(**options, queue="long") as slurm:
         script = slurm.job_script()
     lines = script.splitlines()
     assert "#SBATCH -J aetdist" in lines
