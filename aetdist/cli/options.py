@@ -47,7 +47,8 @@ CLUSTER = together(
     click.option(
         "--cluster",
         metavar="WHERE",
-        help="Scheduler (tcp://..., tls://... or its file) or profile (slurm, pbs, lsf, sge). Default: this machine.",
+        help="Scheduler (tcp://..., tls://... or its file) or profile (slurm, pbs, lsf, sge, slurm-runner, mpi, "
+        "kubernetes). Default: this machine.",
     ),
     click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes. Default: one per core."),
     click.option("--memory-limit", metavar="SIZE", help="Memory of each worker, such as 4GB. Default: all, shared."),

@@ -12,6 +12,7 @@ from dask.utils import parse_bytes
 from ..errors import InputError
 from .allocation import mpi_allocation, slurm_allocation
 from .batch import CLASSES, batch_workers
+from .kubernetes import kubernetes_workers
 from .local import current_client, local_workers
 from .scheduler import scheduler_at
 from .workers import check_workers
@@ -19,7 +20,7 @@ from .workers import check_workers
 if TYPE_CHECKING:
     from distributed import Client
 
-PROFILES = (*CLASSES, "slurm-runner", "mpi")
+PROFILES = (*CLASSES, "slurm-runner", "mpi", "kubernetes")
 """Names that `connect` knows; each opens a port for workers on other nodes."""
 
 
@@ -42,12 +43,16 @@ def connect(
         machine, bound to 127.0.0.1, with one single-threaded worker per core and all the memory.
         ``tcp://host:port`` or ``tls://host:port``: a scheduler that is up. A path: its scheduler
         file. ``slurm``, ``pbs``, ``lsf`` or ``sge``: jobs of that batch system, as the Dask
-        configuration says under ``jobqueue`` (see ``deploy/jobqueue``).
+        configuration says under ``jobqueue``. ``slurm-runner`` or ``mpi``: the processes of the
+        allocation that all run this program; only the second of them returns from here.
+        ``kubernetes``: pods, from the manifest that the Dask configuration names. All these start
+        from a file of ``deploy/``.
     workers : int, optional
-        On this machine: how many worker processes. Of a scheduler: wait for that many. Of a batch
-        system: how many to keep (needed).
+        On this machine: how many worker processes. Of a scheduler or an allocation: wait for that
+        many. Of a batch system: how many to keep (needed).
     memory_limit : str or int, optional
-        Memory of each worker on this machine, such as ``"4GB"``; the default shares all there is.
+        Memory of each worker on this machine or of one allocation, such as ``"4GB"``; the default
+        shares all there is.
     insecure : bool, default False
         Of a profile: plain TCP, open to everyone who reaches the scheduler's port, instead of TLS
         with temporary certificates.
@@ -98,6 +103,8 @@ def connect(
         there = allocations[name.lower()](workers, memory, insecure, timeout)
     elif name.lower() in CLASSES:
         there = batch_workers(name.lower(), workers, insecure)
+    elif name.lower() == "kubernetes":
+        there = kubernetes_workers(workers, insecure, timeout)
     else:
         there = scheduler_at(name, workers, timeout, ", ".join(PROFILES))
     with there as client:
