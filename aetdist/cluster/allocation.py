@@ -88,11 +88,12 @@ def mpi_allocation(workers: int | None, memory: int | None, insecure: bool, time
     world = mpi.COMM_WORLD
     size = _world(world.Get_size())
     neighbours = world.Split_type(mpi.COMM_TYPE_SHARED).Get_size()
-    tls = {}
+    tls: dict[str, Any] = {}
     if not insecure:
         pem = world.bcast(temporary_certificates() if world.Get_rank() == 0 else None, root=0)
-        roles = {role: {"cert": pem, "key": pem} for role in ("scheduler", "worker", "client")}
-        tls = {"distributed.comm.require-encryption": True, "distributed.comm.tls": {"ca-file": pem, **roles}}
+        parts = [f"{role}.{part}" for role in ("scheduler", "worker", "client") for part in ("cert", "key")]
+        tls = {f"distributed.comm.tls.{part}": pem for part in ("ca-file", *parts)}
+        tls["distributed.comm.require-encryption"] = True
     with allow_failures(), dask.config.set(tls):
         from distributed.system import MEMORY_LIMIT
 

@@ -142,8 +142,8 @@ def _ready(kind: Any, name: str, space: str | None, seconds: float) -> Any:
     while not service.ready():
         if time.monotonic() > end:
             raise InputError(
-                f"The scheduler of {name} did not start within {seconds:g} s; kubectl describe pods says why, or whether "
-                "the Dask operator is absent (helm install dask/dask-kubernetes-operator)."
+                f"The scheduler of {name} did not start within {seconds:g} s; look at kubectl describe pods, and "
+                "whether the Dask operator runs (helm install dask/dask-kubernetes-operator)."
             )
         time.sleep(0.5)
     return service
