@@ -95,6 +95,7 @@ def mpi_allocation(workers: int | None, memory: int | None, insecure: bool, time
         tls = {f"distributed.comm.tls.{part}": pem for part in ("ca-file", *parts)}
         tls["distributed.comm.require-encryption"] = True
     with allow_failures(), dask.config.set(tls):
+        _hush(logging.WARNING)
         from distributed.system import MEMORY_LIMIT
 
         is_client = dask_mpi.initialize(

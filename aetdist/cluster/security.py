@@ -33,8 +33,12 @@ def certificates(folder: str | Path | None) -> Iterator[Security]:
     from distributed.security import Security
 
     configured: Any = Security()
-    if configured.tls_ca_file and configured.tls_scheduler_cert:
+    roles = ("client", "scheduler", "worker")
+    if configured.tls_ca_file and all(getattr(configured, f"tls_{role}_cert") for role in roles):
         configured.require_encryption = True
+        for role in roles:  # a key may stand in the file of its certificate
+            if not getattr(configured, f"tls_{role}_key"):
+                setattr(configured, f"tls_{role}_key", getattr(configured, f"tls_{role}_cert"))
         yield configured
         return
     text = temporary_certificates()

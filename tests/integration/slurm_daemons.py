@@ -107,7 +107,7 @@ def daemon(name: str, *options: str, env: dict[str, str] | None = None) -> Itera
             process.wait()
 
 
-def wait_for(condition, what: str, folder: Path | None = None, seconds: float = 30) -> None:
+def wait_for(condition, what: str, folder: Path | None = None, seconds: float = 120) -> None:
     """Wait until `condition` holds; the logs of `folder` say why it did not."""
     for _ in range(int(seconds * 10)):
         if condition():

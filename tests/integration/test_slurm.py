@@ -115,10 +115,10 @@ class Misfortune(threading.Thread):
 
     def run(self) -> None:
         """Wait for windows, then strike."""
-        wait_for(lambda: n_recorded(self.path) >= 1, "a window", seconds=60)
+        wait_for(lambda: n_recorded(self.path) >= 1, "a window")
         cancelled, other = self.pids
         self.strike(["scancel", cancelled])
-        wait_for(lambda: n_recorded(self.path) >= 3, "more windows", seconds=60)
+        wait_for(lambda: n_recorded(self.path) >= 3, "more windows")
         self.strike(["kill", "-9", str(self.pids[other])])
 
     def strike(self, command: list[str]) -> None:

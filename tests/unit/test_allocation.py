@@ -134,17 +134,16 @@ def test_certificates__mode_and_end(tmp_path):
 
 
 def test_certificates__of_the_configuration(tmp_path):
-    """A centre's own are used, and no file is made."""
-    own = {"ca-file": "/etc/ca.pem", "scheduler.cert": "/etc/s.pem", "scheduler.key": "/etc/s.key"}
-    with (
-        dask.config.set({f"distributed.comm.tls.{key}": file for key, file in own.items()}),
-        security.certificates(tmp_path / "shared") as made,
-    ):
-        assert (made.tls_ca_file, made.tls_scheduler_key, made.require_encryption) == (
-            "/etc/ca.pem",
-            "/etc/s.key",
-            True,
-        )
+    """A centre's own are used, and no file is made; a key may stand in the file of its certificate."""
+    own = {"ca-file": "/etc/ca.pem"} | {
+        f"{role}.cert": f"/etc/{role}.pem" for role in ("client", "scheduler", "worker")
+    }
+    own["scheduler.key"] = "/etc/scheduler.key"
+    with dask.config.set({f"distributed.comm.tls.{key}": file for key, file in own.items()}):
+        with security.certificates(tmp_path / "shared") as made:
+            keys = (made.tls_scheduler_key, made.tls_worker_key)
+            assert (made.tls_ca_file, made.require_encryption) == ("/etc/ca.pem", True)
+            assert keys == ("/etc/scheduler.key", "/etc/worker.pem")
     assert not (tmp_path / "shared").exists()
 
 
