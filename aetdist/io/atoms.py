@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from .groups import ATOMS as TRACED
 from .groups import newest
 from .hierarchy import is_store
 from .store import Store
+from .text import read_text
 from .xyz import read_xyz
 
 FOREIGN = {
@@ -109,26 +111,35 @@ def _from_positions(position: np.ndarray, name: str, types: np.ndarray | None = 
 def _read_csv(file: Path) -> xr.Dataset:
     rows: list[list[float]] = []
     names = None
-    with file.open(encoding="utf-8-sig", newline="") as opened:
-        reader = csv.reader(opened)
-        for words in reader:
-            if not any(word.strip() for word in words) or words[0].lstrip().startswith("#"):
-                continue
-            where = f"{file}, line {reader.line_num}"
-            try:
-                row = [float(word) for word in words]
-            except ValueError:
-                if names is not None or rows:
-                    raise InputError(f"{where}: {','.join(words)[:60]!r} came, numbers are needed.") from None
-                names = [word.strip().lower() for word in words]
-                if names not in (["x", "y", "z"], ["x", "y", "z", "type"]):
-                    raise InputError(f"{where}: columns {', '.join(words)} came; x, y, z[, type] are needed.") from None
-                continue
-            width = len(names or (rows[0] if rows else "xyz"[: len(row)]))
-            if len(row) != width or width not in (3, 4):
-                raise InputError(f"{where}: {len(row)} columns came; x, y, z[, type] are needed in every line.")
-            if not all(map(math.isfinite, row)) or (width == 4 and row[3] != int(row[3])):
-                raise InputError(f"{where}: finite numbers, and a whole one for the type, are needed.")
-            rows.append(row)
+    reader = csv.reader(read_text(file).splitlines(keepends=True), strict=True)
+    for words in _lines(reader, file):
+        if not any(word.strip() for word in words) or words[0].lstrip().startswith("#"):
+            continue
+        where = f"{file}, line {reader.line_num}"
+        try:
+            row = [float(word) for word in words]
+        except ValueError:
+            if names is not None or rows:
+                raise InputError(f"{where}: {','.join(words)[:60]!r} came, numbers are needed.") from None
+            names = [word.strip().lower() for word in words]
+            if names not in (["x", "y", "z"], ["x", "y", "z", "type"]):
+                raise InputError(
+                    f"{where}: columns {', '.join(words)[:60]!r} came; x, y, z[, type] are needed."
+                ) from None
+            continue
+        width = len(names or (rows[0] if rows else "xyz"[: len(row)]))
+        if len(row) != width or width not in (3, 4):
+            raise InputError(f"{where}: {len(row)} columns came; x, y, z[, type] are needed in every line.")
+        if not all(map(math.isfinite, row)) or (width == 4 and not (row[3] == int(row[3]) and abs(row[3]) < 2**31)):
+            raise InputError(f"{where}: finite numbers, and a whole one for the type, are needed.")
+        rows.append(row)
     table = np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows else 3)
     return _from_positions(table[:, :3], str(file), table[:, 3].astype(np.int64) if table.shape[1] == 4 else None)
+
+
+def _lines(reader: Iterator[list[str]], file: Path) -> Iterator[list[str]]:
+    """Lines of a CSV file; one that is none is named."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(f"{file} is no CSV file: {error}.") from None
