@@ -31,10 +31,10 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     Parameters
     ----------
     path : str or pathlib.Path
-        Extended XYZ; a store (its newest atoms: refined, classified or traced); ``file.h5::dataset`` or ``.npy`` with
-        positions of shape (atom, 3); ``.csv``, see `read_csv`. All in Angstrom. With the extra
-        ``formats`` (ASE) also ``.cif``, ``.pdb``, and LAMMPS ``.data``, ``.lmp``, ``.lammps``, ``.dump``,
-        ``.lammpstrj`` (the first frame).
+        Extended XYZ; a store (its newest atoms: refined, classified or traced); ``file.h5::dataset``, ``.mat`` or
+        ``.npy`` with positions of shape (atom, 3), in MAT files also (3, atom); ``.csv``, see `read_csv`. All in
+        Angstrom. With the extra ``formats`` (ASE) also ``.cif``, ``.pdb``, and LAMMPS ``.data``, ``.lmp``,
+        ``.lammps``, ``.dump``, ``.lammpstrj`` (the first frame).
 
     Returns
     -------
@@ -59,7 +59,9 @@ def read_atoms(path: str | Path) -> xr.Dataset:
         raise InputError(f"{name} is a folder and not an aetdist store; give a store or a file with atoms.")
     suffix = file.suffix.lower()
     if separator or suffix in (".npy", ".npz", ".h5", ".hdf5", ".mat"):
-        return _from_positions(read_table(str(path)), str(path))
+        table = read_table(str(path))
+        is_column_per_atom = suffix == ".mat" and table.ndim == 2 and table.shape[0] == 3 != table.shape[1]
+        return _from_positions(table.T if is_column_per_atom else table, str(path))
     if suffix in FOREIGN:
         return _read_foreign(file, FOREIGN[suffix])
     return read_csv(file) if suffix == ".csv" else read_xyz(file)
