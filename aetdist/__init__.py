@@ -177,6 +177,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if name == "data":  # a module whose own names stay together
+        return importlib.import_module(".data", __name__)
     if name == "__version__":
         from importlib.metadata import version
 
@@ -185,4 +187,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted([*__all__, "__version__", "data"])

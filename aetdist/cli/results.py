@@ -12,8 +12,8 @@ from .options import FOLDER, STORE, Summary, command
 
 @command("export")
 @STORE
-@click.option("--atoms", type=FOLDER, metavar="FILE.xyz", help="Write the atoms as extended XYZ.")
-@click.option("--volume", type=FOLDER, metavar="FILE.mrc", help="Write the volume as MRC.")
+@click.option("--atoms", type=FOLDER, metavar="FILE", help="Write the atoms: .xyz (extended XYZ) or .csv.")
+@click.option("--volume", type=FOLDER, metavar="FILE", help="Write the volume: .mrc, .tif, .ome.zarr (OME-Zarr 0.5).")
 def export(store: Path, **options: Any) -> Summary:
     """Write atoms and volume for other programs."""
     from .. import pipeline
