@@ -80,7 +80,7 @@ def draw_design(table: xr.Dataset) -> Figure:
     rows[0].set_ylabel("identified (%)")
     rows[1].set_ylabel("false (%)")
     rows[2].set_ylabel("rms deviation (pm)")
-    rows[2].set_title("of identified atoms; line: x and y, dotted: z", fontsize=9)
+    rows[2].set_title("of identified atoms; line: x and y, dotted: z", fontsize="small")
     rows[1].set_ylim(0, max(1.0, 110.0 * float(table["false"].max())))
     rows[2].set_ylim(bottom=0)
     if len(dose) > 1 and dose.max() > 5 * dose.min():
@@ -90,7 +90,7 @@ def draw_design(table: xr.Dataset) -> Figure:
     rows[2].set_xlabel("dose of the whole series (electrons / Å²)")
     for axes in rows:
         axes.grid(axis="y")
-    figure.legend(loc="outside upper left", ncols=2, fontsize=9)
+    figure.legend(loc="outside upper left", ncols=2, fontsize="small")
     return figure
 
 
@@ -109,7 +109,7 @@ def _draw_confusion(axes: Axes, result: xr.Dataset) -> None:
             text = f"{int(counts[i, j]):,}"
             if i < k:
                 text += f"\n{100 * parts[i, j]:.2f} %"
-            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=9)
+            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize="small")
     axes.add_patch(_blank(k))
     names = [f"type {n}" for n in result["true_type"].values]
     axes.set_xticks(range(k + 1), [*names, "missed"])
@@ -133,7 +133,7 @@ def _draw_deviation(axes: Axes, result: xr.Dataset) -> None:
         counts = result["deviation"].sel(component=axis).values
         axes.stairs(counts, edges, label=f"{axis}, rms {rms:.1f} pm", linestyle=style, linewidth=1.8, color=COLOURS[i])
     axes.set(xlabel="found − true (pm); the outermost bins hold the rest", ylabel="atoms", xlim=edges[[0, -1]])
-    axes.legend(fontsize=9)
+    axes.legend(fontsize="small")
 
 
 def _draw_depths(axes: Axes, result: xr.Dataset) -> None:
@@ -143,9 +143,9 @@ def _draw_depths(axes: Axes, result: xr.Dataset) -> None:
     for i, (name, whole) in enumerate(shown):
         counts, n = result[f"depth_{name}"].values, np.maximum(result[f"depth_{whole}"].values, 1)
         bars = axes.bar(places + 0.28 * (i - 1), 100.0 * counts / n, width=0.26, color=COLOURS[i], label=label[name])
-        axes.bar_label(bars, [str(count) if count else "" for count in counts], fontsize=7)
+        axes.bar_label(bars, [str(count) if count else "" for count in counts], fontsize="small")
     ranges = zip(result["depth_from"].values, result["depth_to"].values, result["depth_true"].values, strict=True)
-    axes.set_xticks(places, [f"{low:g}–{high:.3g}\n{n:,}" for low, high, n in ranges], fontsize=8)
+    axes.set_xticks(places, [f"{low:g}–{high:.3g}\n{n:,}" for low, high, n in ranges], fontsize="small")
     axes.set(xlabel="Å below the surface, and true atoms there", ylabel="% of the atoms there")
     axes.margins(y=0.15)
-    axes.legend(fontsize=9)
+    axes.legend(fontsize="small")
