@@ -131,7 +131,7 @@ def draw_largest_mros(atoms: xr.Dataset, mro: xr.Dataset) -> Figure:
         local = (position[members] - mro["shift"].values[i]) @ rotation  # the lattice's own axes
         site = scale * mro["site"].values[members]
         # A little off the axis, so that no row of sites hides behind another.
-        view = _turned(13.0, 8.0)
+        view = turned(13.0, 8.0)
         local, site = (local - site.mean(axis=0)) @ view.T, (site - site.mean(axis=0)) @ view.T
         where = {int(m): n for n, m in enumerate(members)}
         for a, b in lattice_bonds(mro, members):
@@ -227,7 +227,7 @@ def lattice_bonds(mro: xr.Dataset, members: np.ndarray) -> list[tuple[int, int]]
     return [(int(members[i]), int(members[j])) for i, j in np.argwhere(np.triu(apart < near, 1))]
 
 
-def _turned(about_y: float, about_x: float) -> np.ndarray:
+def turned(about_y: float, about_x: float) -> np.ndarray:
     """Rotation by angles in degrees."""
     (cy, cx), (sy, sx) = np.cos(np.deg2rad([about_y, about_x])), np.sin(np.deg2rad([about_y, about_x]))
     return np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]]) @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -126,7 +126,13 @@ def draw_comparison(models: Mapping[str, Mapping[str, xr.Dataset]]) -> Figure:
     matplotlib.figure.Figure
     """
     figure = Figure(figsize=(WIDTH, 7.0), layout="constrained")
-    top, middle, bottom = figure.subplots(3, 1)
+    plot_comparison(figure.subplots(3, 1), models)
+    return figure
+
+
+def plot_comparison(rows: Sequence[Axes], models: Mapping[str, Mapping[str, xr.Dataset]]) -> None:
+    """What `draw_comparison` draws, on three axes."""
+    top, middle, bottom = rows
     bins = np.linspace(0.0, 1.5, 76)
     for k, (name, found) in enumerate(models.items()):
         colour = COLOURS[k % len(COLOURS)]
@@ -140,9 +146,8 @@ def draw_comparison(models: Mapping[str, Mapping[str, xr.Dataset]]) -> Figure:
     top.set(xlabel="r (Å)", ylabel="g(r), shifted by 1", xlim=(1.5, float(distribution["r"][-1])))
     middle.set(xlabel="q (1/Å)", ylabel="S(q), shifted by 1", xlim=(0.5, float(distribution["q"][-1])))
     bottom.axvline(0.5, color="gray", linewidth=0.8)
-    bottom.set(xlabel="bond order", ylabel="% of the atoms", xlim=(0, 1.5))
+    bottom.set(xlabel="normalised bond order", ylabel="% of the atoms", xlim=(0, 1.5))
     top.legend(fontsize="small")
-    return figure
 
 
 def _band(axes: Axes, x: np.ndarray, y: np.ndarray, error: np.ndarray, colour: str, label: str | None = None) -> None:

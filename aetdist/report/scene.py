@@ -122,9 +122,7 @@ def paint(
     image = np.zeros((rows * _FINER, columns * _FINER, 4), dtype=np.float32)
     depth = np.full(image.shape[:2], -np.inf)
     first = np.argsort(far, kind="stable")  # nearest first: what is hidden is not shaded
-    paint_balls(
-        centres[first], balls.radius[first] * scale, balls.colour[first], _LIGHT, lost[first], image, depth
-    )
+    paint_balls(centres[first], balls.radius[first] * scale, balls.colour[first], _LIGHT, lost[first], image, depth)
     mean = image.reshape(rows, _FINER, columns, _FINER, 4).mean(axis=(1, 3))
     mean[..., :3] /= np.maximum(mean[..., 3:], 1e-6)  # colours of what is there, not of the empty part of a pixel
     return np.round(255.0 * np.clip(mean, 0.0, 1.0)).astype(np.uint8)

@@ -36,8 +36,8 @@ def draw_validation(result: xr.Dataset) -> Figure:
     check(result, VALIDATION)
     figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
     grid = figure.add_gridspec(3, 1, height_ratios=(1.1, 1.0, 1.0))
-    _draw_confusion(figure.add_subplot(grid[0]), result)
-    _draw_deviation(figure.add_subplot(grid[1]), result)
+    plot_confusion(figure.add_subplot(grid[0]), result)
+    plot_deviations(figure.add_subplot(grid[1]), result)
     _draw_depths(figure.add_subplot(grid[2]), result)
     return figure
 
@@ -94,7 +94,7 @@ def draw_design(table: xr.Dataset) -> Figure:
     return figure
 
 
-def _draw_confusion(axes: Axes, result: xr.Dataset) -> None:
+def plot_confusion(axes: Axes, result: xr.Dataset) -> None:
     """True types down, found types across; the last column: missed, the last row: false."""
     k = result.sizes["true_type"]
     counts = np.zeros((k + 1, k + 1))
@@ -124,7 +124,8 @@ def _blank(k: int):  # type: ignore[no-untyped-def]
     return Rectangle((k - 0.5, k - 0.5), 1, 1, facecolor=axes_colour())
 
 
-def _draw_deviation(axes: Axes, result: xr.Dataset) -> None:
+def plot_deviations(axes: Axes, result: xr.Dataset) -> None:
+    """How many atoms are how far off along each axis."""
     at = 100.0 * result["deviation_at"].values
     half = 0.5 * (at[1] - at[0])
     edges = np.append(at - half, at[-1] + half)
