@@ -32,6 +32,7 @@ Found = Mapping[str, xr.Dataset]
 log = logging.getLogger(__name__)
 
 FORMS = ("png", "svg", "pdf")
+_SIMULATED = ("tilt_series/noise_free", "tilt_series/aligned")
 _LOOSE = 1.0  # Angstrom; icosahedra are rare at the usual tolerance
 
 
@@ -123,8 +124,8 @@ def gather(path: str | Path) -> Material:
         simulated = None
         if findings.validation is not None and is_store(nested_path(path)):
             with Store.open(nested_path(path)) as nested:
-                group = "tilt_series/aligned"
-                simulated = nested.read(group).load() if group in nested.groups() else None
+                there = [group for group in _SIMULATED if group in nested.groups()]
+                simulated = nested.read(there[0]).load() if there else None
         found = {name: dataset.load() for name, dataset in findings.order.get(first, {}).items()}
         return Material(
             findings.refined if findings.refined is not None else findings.series,

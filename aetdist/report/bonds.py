@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..errors import InputError
-from .style import COLOURS, WIDTH, axes_colour, picture
+from .style import COLOURS, WIDTH, axes_colour, picture, points
 
 # Q4 and Q6 of perfect crystals with the nearest 12, 12 and 14 neighbours.
 _CRYSTALS = {"fcc": (0.190941, 0.574524), "hcp": (0.097222, 0.484762), "bcc": (0.036370, 0.510688)}
@@ -57,9 +56,7 @@ def plot_order_map(axes: Axes, bonds: xr.Dataset, threshold: float = _THRESHOLD)
     radius = threshold * _FCC
     axes.plot(radius * np.cos(angle), radius * np.sin(angle), "--", color=COLOURS[5], label=f"order {threshold:g}")
     for (name, place), marker in zip(_CRYSTALS.items(), "s^D", strict=True):
-        axes.plot(
-            *place, marker, color=COLOURS[5], markeredgecolor=axes_colour(), markersize=_points(0.7), linestyle=""
-        )
+        axes.plot(*place, marker, color=COLOURS[5], markeredgecolor=axes_colour(), markersize=points(0.7), linestyle="")
         right = place[0] < 0.9 * reach[0]
         axes.annotate(
             name, place, xytext=(7 if right else -7, 3), textcoords="offset points", ha="left" if right else "right",
@@ -197,9 +194,9 @@ def plot_interface(axes: Axes, interface: xr.Dataset) -> None:
         interface["order"].values,
         error,
         fmt="o",
-        markersize=_points(0.35),
+        markersize=points(0.35),
         color=COLOURS[0],
-        elinewidth=_points(0.1),
+        elinewidth=points(0.1),
         label="atoms, mean",
     )
     width, sigma = (float(interface[name]) for name in ("width", "width_sigma"))
@@ -209,11 +206,6 @@ def plot_interface(axes: Axes, interface: xr.Dataset) -> None:
     axes.set(xlabel="distance from the nuclei (Å)", ylabel="normalised bond order")
     axes.legend(fontsize="small")
     axes.grid(axis="y")
-
-
-def _points(of_text: float) -> float:
-    """Size in points, as a part of that of the text."""
-    return of_text * float(mpl.rcParams["font.size"])
 
 
 def _finite(bonds: xr.Dataset, name: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -11,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
-from .style import COLOURS, WIDTH, add_scale_bar, axes_colour, picture
+from .style import COLOURS, WIDTH, add_scale_bar, axes_colour, picture, points
 
 KINDS = ("fcc", "hcp", "bcc", "sc", "icosahedron")
 """Lattices in the order of the paper; each keeps its colour in every picture."""
@@ -52,17 +51,17 @@ def plot_sizes(rows: list[Axes], mro: xr.Dataset, significance: xr.Dataset | Non
         of_kind = mro["size"].values[mro["mro_type"].values == kind]
         counts = np.bincount(of_kind - smallest, minlength=len(sizes))
         axes.bar(sizes, counts, 0.8, color=LATTICE_COLOURS[kind])
-        size = float(mpl.rcParams["font.size"])
         if significance is not None and kind in significance["mro_type"]:
-            chance = significance.sel(mro_type=kind).reindex(size=sizes, fill_value=0.0)
+            chance = significance.sel(mro_type=kind)
+            chance = chance.isel(size=np.flatnonzero(chance["expected"].values > 0))
             axes.errorbar(
-                sizes, chance["expected"], yerr=chance["spread"], fmt="_", color="grey", capsize=0.3 * size,
-                markersize=1.2 * size, linewidth=0.16 * size,
+                chance["size"], chance["expected"], yerr=chance["spread"], fmt="_", color="grey", capsize=points(0.3),
+                markersize=points(1.2), linewidth=points(0.16),
             )  # fmt: skip
         axes.set_title(f"{kind}: {len(of_kind)} clusters, {of_kind.sum()} centres", fontsize="small")
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.set_ylabel("clusters")
-    axes.set_xlabel("centres of a cluster" + (" (grey: by chance)" if significance is not None else ""))
+    axes.set_xlabel("centres of a cluster" + ("; grey: chance" if significance is not None else ""))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -182,16 +181,23 @@ def plot_measure(axes: Axes, mro: xr.Dataset, values: np.ndarray, name: str) -> 
     """Every cluster's "length" (values in Angstrom) or "volume" (Angstrom^3) by lattice; mean and deviation in grey."""
     kinds = kinds_of(mro)
     factor, unit = {"length": (0.1, "nm"), "volume": (1e-3, "nm³")}[name]
-    size = float(mpl.rcParams["font.size"])
     for place, kind in enumerate(kinds):
         of_kind = factor * values[mro["mro_type"].values == kind]
         spread = np.linspace(-0.25, 0.25, len(of_kind)) if len(of_kind) > 1 else np.zeros(len(of_kind))
-        axes.scatter(place + spread, np.sort(of_kind), s=0.05 * size**2, color=LATTICE_COLOURS[kind], linewidths=0)
+        axes.scatter(
+            place + spread, np.sort(of_kind), s=points(0.05) * points(1.0), color=LATTICE_COLOURS[kind], linewidths=0
+        )
         axes.errorbar(
-            place, of_kind.mean(), yerr=of_kind.std(), fmt="_", color="grey", capsize=0.3 * size, markersize=1.4 * size
+            place,
+            of_kind.mean(),
+            yerr=of_kind.std(),
+            fmt="_",
+            color="grey",
+            capsize=points(0.3),
+            markersize=points(1.4),
         )
         axes.annotate(
-            f"{of_kind.mean():.2f}", (place, of_kind.max()), xytext=(0, 0.4 * size), textcoords="offset points",
+            f"{of_kind.mean():.2f}", (place, of_kind.max()), xytext=(0, points(0.4)), textcoords="offset points",
             ha="center", fontsize="small",
         )  # fmt: skip
     axes.set_xticks(range(len(kinds)), kinds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from ..errors import InputError
 from .bonds import draw_interface, draw_nuclei, draw_order_histogram, draw_order_map
 from .mro import draw_largest_mros, draw_mro_map, draw_mro_measures, draw_mro_sizes
-from .style import COLOURS, WIDTH, picture
+from .style import COLOURS, WIDTH, picture, points
 from .voronoi import draw_chemical_order, draw_voronoi_indices
 
 
@@ -153,7 +152,7 @@ def plot_comparison(rows: Sequence[Axes], models: Mapping[str, Mapping[str, xr.D
 def _band(axes: Axes, x: np.ndarray, y: np.ndarray, error: np.ndarray, colour: str, label: str | None = None) -> None:
     """Draw a curve in a band of one standard deviation."""
     axes.fill_between(x, y - error, y + error, color=colour, alpha=0.25, linewidth=0)
-    axes.plot(x, y, color=colour, label=label, linewidth=0.13 * mpl.rcParams["font.size"])
+    axes.plot(x, y, color=colour, label=label, linewidth=points(0.13))
 
 
 def pair_name(pair: str, names: Mapping[int, str] | None) -> str:

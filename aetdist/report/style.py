@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -74,9 +75,9 @@ def settings_of(theme: Theme) -> dict[str, Any]:
     }
 
 
-def drawn_with(settings: Mapping[str, Any], draw: Callable[[], Figure], **ticks: Any) -> Figure:
+def drawn_with(settings: Any, draw: Callable[[], Figure], **ticks: Any) -> Figure:
     """Draw under settings of matplotlib; `ticks` are said again, as ticks are made when the settings are gone."""
-    with _lock, mpl.rc_context(dict(settings)):
+    with _lock, mpl.rc_context(settings):
         figure = draw()
         FigureCanvasAgg(figure)
         for axes in figure.axes:
@@ -175,9 +176,20 @@ VIEWS = {"z": ("x", "y"), "y": ("x", "z"), "x": ("z", "y")}
 """Axes across and up of the view along each axis."""
 
 
+def points(of_text: float) -> float:
+    """Size in points, as a part of that of the text; inside a drawing function."""
+    return of_text * float(mpl.rcParams["font.size"])
+
+
 def axes_colour() -> str:
     """Colour of the paper, to part what lies on top of each other; inside a drawing function."""
     return str(mpl.rcParams["axes.facecolor"])
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever is read better on a colour."""
+    red, green, blue = to_rgb(colour)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
 
 def extent(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
@@ -194,7 +206,7 @@ def bar_length(width: float) -> float:
     return float(max(f * power for f in (1.0, 2.0, 5.0) if f * power <= width / 4.0))
 
 
-def add_scale_bar(axes: Axes, *, below: float = 0.0, length: float | None = None) -> None:
+def add_scale_bar(axes: Axes, *, below: float = 0.0, length: float | None = None, light: bool = False) -> None:
     """Draw a bar of round length in the lower left corner.
 
     Parameters
@@ -206,6 +218,8 @@ def add_scale_bar(axes: Axes, *, below: float = 0.0, length: float | None = None
         a dark edge.
     length : float, optional
         In Angstrom; default: about a quarter of the width.
+    light : bool
+        The image is light: the bar has the colour of text.
     """
     left, right = axes.get_xlim()
     bottom, top = axes.get_ylim()
@@ -213,9 +227,10 @@ def add_scale_bar(axes: Axes, *, below: float = 0.0, length: float | None = None
     length = bar_length(abs(right - left)) if length is None else length
     x, y = left + 0.05 * (right - left), bottom + (0.03 if below else 0.07) * (top - bottom)
     size = float(mpl.rcParams["font.size"])
-    ink = str(mpl.rcParams["text.color"]) if below else "white"
-    edges = [] if below else [withStroke(linewidth=0.5 * size, foreground="black")]
-    rim = [] if below else [withStroke(linewidth=0.2 * size, foreground="black")]
+    plain = bool(below) or light
+    ink = str(mpl.rcParams["text.color"]) if plain else "white"
+    edges = [] if plain else [withStroke(linewidth=0.5 * size, foreground="black")]
+    rim = [] if plain else [withStroke(linewidth=0.2 * size, foreground="black")]
     axes.plot(
         [x, x + np.sign(right - left) * length], [y, y], color=ink, linewidth=0.3 * size, solid_capstyle="butt",
         path_effects=edges,

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullLocator
 
 from ..errors import InputError
 from ..schema import VALIDATION, check
-from .style import COLOURS, WIDTH, axes_colour, picture
+from .style import COLOURS, WIDTH, axes_colour, picture, points
 
 _STYLES = ("-", "--", ":")
 
@@ -132,8 +132,10 @@ def plot_deviations(axes: Axes, result: xr.Dataset) -> None:
     for i, (axis, style) in enumerate(zip("xyz", _STYLES, strict=True)):
         rms = 100.0 * float(result["deviation_rms"].sel(component=axis))
         counts = result["deviation"].sel(component=axis).values
-        axes.stairs(counts, edges, label=f"{axis}, rms {rms:.1f} pm", linestyle=style, linewidth=1.8, color=COLOURS[i])
-    axes.set(xlabel="found − true (pm); the outermost bins hold the rest", ylabel="atoms", xlim=edges[[0, -1]])
+        axes.stairs(
+            counts, edges, label=f"{axis}, rms {rms:.1f} pm", linestyle=style, linewidth=points(0.18), color=COLOURS[i]
+        )
+    axes.set(xlabel="found − true (pm; the rest at the ends)", ylabel="atoms", xlim=edges[[0, -1]])
     axes.legend(fontsize="small")
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import InputError
-from .style import COLOURS, WIDTH, picture
+from .style import COLOURS, WIDTH, ink_on, picture
 
 
 @picture
@@ -116,7 +116,8 @@ def plot_coordination(axes: Axes, order: xr.Dataset, labels: list[str]) -> None:
     bottom = np.zeros(len(labels))
     for j, label in enumerate(labels):
         bars = axes.bar(labels, partial[:, j], 0.7, bottom, color=COLOURS[j % len(COLOURS)], label=label)
-        axes.bar_label(bars, fmt="%.2f", label_type="center", fontsize="small", color="white")
+        ink = ink_on(COLOURS[j % len(COLOURS)])
+        axes.bar_label(bars, fmt="%.2f", label_type="center", fontsize="small", color=ink)
         bottom += partial[:, j]
     axes.bar_label(bars, [f"{total:.2f}" for total in bottom], padding=2, fontsize="small")
     axes.margins(y=0.08)

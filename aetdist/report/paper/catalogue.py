@@ -70,7 +70,8 @@ _MISSING = {
     "simulated": "the simulated tilt series of aetdist validate is not beside the store",
 }
 _OF_CLUSTERS = (
-    "solute_clusters", "shared_pairs", "medium_range_order", "mro_measures", "mro_significance", "tolerances", "icosahedra",
+    "solute_clusters", "shared_pairs", "medium_range_order", "mro_measures", "mro_significance", "tolerances",
+    "icosahedra", "icosahedra_loose",
 )  # fmt: skip
 
 

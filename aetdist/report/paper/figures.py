@@ -42,9 +42,9 @@ FIGURES = (
     ),
     PaperFigure(
         "figure_3_connected_clusters", "Fig. 3",
-        "Clusters of a solute atom and its neighbours: (a–e) pairs that share one to five atoms, those of median distance; "
-        "(f) how many pairs share so many; (g) sizes of the clusters of solute centres on lattices, grey: by chance; "
-        "(h) their number.",
+        "Clusters of a solute atom and its neighbours: (a–e) pairs that share one to five atoms, those of median "
+        "distance; (f) how many pairs share so many; (g) sizes of the clusters of solute centres on "
+        "lattices, grey: by chance; (h) their number.",
         (
             *(Panel("abcde"[n - 1], _SOLUTES, mro.fill_pair(n)) for n in range(1, 6)),
             Panel("f", ("shared_pairs",), mro.fill_pair_counts),
@@ -55,15 +55,15 @@ FIGURES = (
     ),
     PaperFigure(
         "figure_4_largest_clusters", "Fig. 4",
-        "The largest cluster on each lattice, near a low-index axis: centres in colour, their sites and the bonds of the "
-        "lattice in grey.",
+        "The largest cluster on each lattice, near a low-index axis: centres in colour; rods join the nearest sites of "
+        "the lattice that was fitted to them.",
         tuple(Panel("abcd"[k], _CLUSTERS, mro.fill_cluster(kind)) for k, kind in enumerate(_LATTICES)),
         4, (PAGE / 4, 52.0),
     ),
     PaperFigure(
         "figure_5_medium_range_order", "Fig. 5",
-        "Medium-range order in the sample: (a) all clusters, (b) the directions of their crystal axes, (c) partial g(r) of "
-        "the centres with the first peak, (d) distance of nearest sites and distortion of every cluster.",
+        "Medium-range order in the sample: (a) all clusters, (b) the directions of their crystal axes, (c) partial "
+        "g(r) of the centres with the first peak, (d) distance of nearest sites and distortion of every cluster.",
         (
             Panel("a", _CLUSTERS, mro.fill_map),
             Panel("b", ("medium_range_order",), mro.fill_orientations),
@@ -84,8 +84,9 @@ FIGURES = (
     ),
     PaperFigure(
         "extended_data_4_validation", "Extended Data Fig. 4a–e",
-        "The atoms against a simulated experiment: (a) measured image, (b) the same of the simulated atoms, (c) difference, "
-        "(d) deviations of the atoms found again, (e) R-factor of the measured against the simulated images.",
+        "The atoms against a simulated experiment: (a) measured image, (b) the same of the simulated atoms, (c) their "
+        "difference, (d) deviations of the atoms found again, (e) R-factor of the measured images against "
+        "the simulated ones.",
         (
             Panel("a", ("series", "simulated"), images.fill_measured),
             Panel("b", ("series", "simulated"), images.fill_simulated),
@@ -136,8 +137,8 @@ FIGURES = (
     ),
     PaperFigure(
         "extended_data_9_precision", "Extended Data Fig. 9",
-        "What errors of the positions change: (a) the commonest Voronoi indices, (b) what part of the atoms is ordered, and "
-        "is so only without (lost) or only with errors (gained). Bars: standard deviation over copies.",
+        "What errors of the positions change: (a) the commonest Voronoi indices, (b) what part of the atoms is "
+        "ordered, and is so only without (lost) or only with errors (gained). Bars: standard deviation over copies.",
         (
             Panel("a", ("precision_effect",), order.fill_index_errors),
             Panel("b", ("precision_effect",), order.fill_order_errors),

@@ -83,9 +83,8 @@ def fill_slice(axis: str):  # type: ignore[no-untyped-def]
             across, up = up, across  # y to the right, z upwards
         density = volume["density"]
         if material.series is not None:
-            density = density.sel(
-                {name: _inside(material.series, volume, name) for name in (across, up) if name != "z"}
-            )
+            seen = {name: _inside(material.series, volume, name) for name in (across, up) if name != "z"}
+            density = density.sel(seen)
         slab = slab_of(density, axis, point[axis], SLICE).transpose(up, across).load()
         axes = panel.add_subplot()
         box = extent(slab[across].values, slab[up].values)
@@ -129,7 +128,7 @@ def _show_one(panel: SubFigure, material: Material, what: str) -> None:
     axes.axis("off")
     axes.set_title(f"{what}, θ = {float(series['angles'].values[tilt, 1]):.1f}°".replace("= -", "= −"))
     panel.colorbar(drawn, ax=axes, label="intensity (as measured)", shrink=0.7, aspect=18)
-    add_scale_bar(axes)
+    add_scale_bar(axes, light=signed)
 
 
 def fill_deviations(panel: SubFigure, material: Material) -> None:

@@ -119,7 +119,7 @@ def _save_mp4(pictures: list[np.ndarray], path: Path, rate: float) -> Path:
     figure = Figure(figsize=(columns / 100, rows / 100), dpi=100)
     FigureCanvasAgg(figure)
     drawn = figure.figimage(pictures[0], origin="upper")
-    writer = FFMpegWriter(fps=rate, codec="libx264", extra_args=["-pix_fmt", "yuv420p", "-crf", "20"])
+    writer = FFMpegWriter(fps=round(rate), codec="libx264", extra_args=["-pix_fmt", "yuv420p", "-crf", "20"])
     with writer.saving(figure, str(path), dpi=100):
         for picture in pictures:
             drawn.set_data(picture)

@@ -40,18 +40,20 @@ def fill_pair(n: int) -> Callable[[SubFigure, Material], None]:
             raise InputError(f"No two clusters share {_SHARING[n]}.")
         position, kind = positions_of(material), types_of(material)
         clusters = [np.append(_around(material.found["voronoi"], c), c) for c in centres]
-        shared = np.intersect1d(*clusters)
-        others = np.setdiff1d(np.union1d(*clusters), np.append(shared, centres))
-        balls = Balls.of(position[others], 0.65, colours_of(kind[others]))
-        balls += Balls.of(position[np.setdiff1d(centres, shared)], 1.0, colours_of(kind[np.setdiff1d(centres, shared)]))
-        balls += Balls.of(position[shared], 0.8, SHARED_COLOUR)
+        shared = np.intersect1d(clusters[0], clusters[1])
+        atoms = np.union1d(clusters[0], clusters[1])
+        colours = np.where(np.isin(atoms, shared), SHARED_COLOUR, colours_of(kind[atoms]))
+        balls = Balls.of(position[atoms], 0.7, colours.tolist())
+        balls.radius[np.isin(atoms, centres)] = 1.0
         for centre, members in zip(centres, clusters, strict=True):
             around = members[members != centre]
             balls += Balls.rods(np.repeat(position[[centre]], len(around), axis=0), position[around], 0.13, "#b0b0b0")
         axes = panel.add_subplot()
         middle = position[centres].mean(axis=0)
         view = _side_view(position[centres[1]] - position[centres[0]], position[shared].mean(axis=0) - middle)
-        show_scene(axes, balls, view, width=45.0, bar=2.0, cross=False)
+        middle = view @ middle
+        frame = middle[0] - 7.0, middle[0] + 7.0, middle[1] - 5.0, middle[1] + 5.5
+        show_scene(axes, balls, view, width=45.0, bar=2.0, cross=False, frame=frame)
         axes.set_title(f"{_SHARING[n]} shared: {int(chosen['n_pairs']):,} pairs")
         if n == 1:
             names = {material.type_name(t): COLOURS[(t - 1) % len(COLOURS)] for t in np.unique(kind).tolist()}
@@ -109,7 +111,7 @@ def fill_cluster(kind: str) -> Callable[[SubFigure, Material], None]:
 
 
 def show_largest(panel: SubFigure, material: Material, mro: xr.Dataset, kind: str) -> None:
-    """The largest cluster on a lattice: its centres, and the sites that they were fitted to."""
+    """The largest cluster on a lattice: its centres, and rods from site to site of the lattice that was fitted."""
     of_kind = np.flatnonzero(mro["mro_type"].values == kind)
     if not of_kind.size:
         raise InputError(f"There is no cluster on the lattice {kind}.")
@@ -119,7 +121,7 @@ def show_largest(panel: SubFigure, material: Material, mro: xr.Dataset, kind: st
     site = shift + scale * mro["site"].values[members] @ rotation.T
     where = {int(m): n for n, m in enumerate(members)}
     ends = np.array([(where[a], where[b]) for a, b in lattice_bonds(mro, members)], dtype=int).reshape(-1, 2)
-    balls = Balls.of(positions_of(material)[members], 1.1, LATTICE_COLOURS[kind]) + Balls.of(site, 0.45, "#707070")
+    balls = Balls.of(positions_of(material)[members], 1.1, LATTICE_COLOURS[kind])
     balls += Balls.rods(site[ends[:, 0]], site[ends[:, 1]], 0.16, "#909090")
     axes = panel.add_subplot()
     # A little off a low-index axis, so that no row of sites hides behind another.
@@ -220,7 +222,7 @@ def fill_tolerances(name: str, label: str) -> Callable[[SubFigure, Material], No
             bars = axes.bar(
                 places, table[name].sel(mro_type=kind), 0.76 / len(kinds), color=LATTICE_COLOURS[kind], label=kind
             )
-            axes.bar_label(bars, padding=1, fontsize="x-small")
+            axes.bar_label(bars, padding=1, fontsize="small")
         axes.set_xticks(range(n), [f"{t:g}" for t in table["largest_deviation"].values])
         axes.margins(y=0.2)
         axes.set(xlabel="largest distance from a site (Å)", ylabel=label)

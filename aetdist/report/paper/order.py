@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import SubFigure
@@ -19,6 +20,7 @@ from .style import add_key, show_scene
 TILTED = view_of(25.0, -65.0)
 """How samples are seen: z upwards, a little from above."""
 _ATOM = 1.35  # Angstrom; radius of an atom that is drawn to fill space
+_NUCLEUS = 13  # atoms: one with twelve neighbours
 _PAIRS = (*COLOURS[:6], "#000000")
 
 
@@ -32,13 +34,14 @@ def fill_model(panel: SubFigure, material: Material) -> None:
 
 
 def fill_nuclei(panel: SubFigure, material: Material) -> None:
-    """Atoms of the crystal nuclei, by bond order, in the glass, which is left grey and small."""
+    """The largest crystal nuclei, each in a colour, smaller ones dark grey, in the glass, which is small and light."""
     order = material.found["bond_order"]["order"].values
     position, label = positions_of(material), material.found["nuclei"]["label"].values
-    inside = label >= 0
-    if not inside.any():
-        raise InputError("There are no crystal nuclei.")
     sizes = material.found["nuclei"]["n_atoms"].values
+    large = np.count_nonzero(sizes >= _NUCLEUS)  # the largest come first
+    inside = (label >= 0) & (label < large)
+    if not inside.any():
+        raise InputError(f"There are no crystal nuclei of {_NUCLEUS} atoms or more.")
     shown = np.minimum(label[inside], len(COLOURS) - 1)
     colours = np.array([*COLOURS[: len(COLOURS) - 1], "#808080"])[shown]
     balls = Balls.of(position[inside], _ATOM, colours.tolist())
@@ -46,7 +49,7 @@ def fill_nuclei(panel: SubFigure, material: Material) -> None:
     axes = panel.add_subplot()
     show_scene(axes, balls, TILTED, width=44.0)
     part = 100.0 * float(np.mean(order >= 0.5))
-    axes.set_title(f"{len(sizes)} nuclei; {part:.1f} % of the atoms ordered")
+    axes.set_title(f"{large} nuclei of ≥ {_NUCLEUS} atoms\n{part:.1f} % of all atoms ordered", fontsize="small")
 
 
 def fill_pair_distribution(panel: SubFigure, material: Material) -> None:
@@ -131,7 +134,7 @@ def fill_index_errors(panel: SubFigure, material: Material) -> None:
     places = np.arange(len(names))
     axes = panel.add_subplot()
     axes.barh(places - 0.2, 100.0 * effect["fraction"].values, 0.38, color=COLOURS[0], label="as they are")
-    error = {"xerr": 100.0 * effect["fraction_sigma"].values, "error_kw": {"linewidth": 0.6}}
+    error: dict[str, Any] = {"xerr": 100.0 * effect["fraction_sigma"].values, "error_kw": {"linewidth": 0.6}}
     label = f"with errors of {100.0 * effect.attrs['precision']:.0f} pm"
     axes.barh(places + 0.2, 100.0 * effect["fraction_mean"].values, 0.38, color=COLOURS[1], label=label, **error)
     axes.set_yticks(places, names, fontsize="small")

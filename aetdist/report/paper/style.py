@@ -1,4 +1,4 @@
-"""How figures for a journal look: sizes in millimetres, small vector text, panels with letters, three-dimensional views."""
+"""How figures for a journal look: sizes in mm, small vector text, panels with letters, views of atoms."""
 
 from __future__ import annotations
 
@@ -50,12 +50,24 @@ def add_letter(panel: SubFigure, letter: str) -> None:
 
 
 def show_scene(
-    axes: Axes, balls: Balls, view: np.ndarray, *, width: float, bar: float | None = None, cross: bool = True
+    axes: Axes,
+    balls: Balls,
+    view: np.ndarray,
+    *,
+    width: float,
+    bar: float | None = None,
+    cross: bool = True,
+    frame: tuple[float, float, float, float] | None = None,
 ) -> None:
-    """Paint balls on axes that are `width` mm wide, with a scale bar (Angstrom) and the sample's axes below."""
-    left, right, bottom, top = frame_of(balls, view)
-    pad = 0.03 * max(right - left, top - bottom)
-    frame = left - pad, right + pad, bottom - pad, top + pad
+    """Paint balls on axes that are `width` mm wide, with a scale bar (Angstrom) and the sample's axes below.
+
+    `frame` (left, right, bottom, top in Angstrom) is widened where something lies outside of it.
+    """
+    seen = frame_of(balls, view)
+    pad = 0.03 * max(seen[1] - seen[0], seen[3] - seen[2])
+    seen = seen[0] - pad, seen[1] + pad, seen[2] - pad, seen[3] + pad
+    given = seen if frame is None else frame
+    frame = min(seen[0], given[0]), max(seen[1], given[1]), min(seen[2], given[2]), max(seen[3], given[3])
     image = paint(balls, view, frame, width / 25.4 * DPI / (frame[1] - frame[0]))
     axes.imshow(image, extent=frame, interpolation="antialiased")
     axes.set_aspect("equal")
@@ -72,18 +84,19 @@ def _add_cross(axes: Axes, view: np.ndarray) -> None:
         along = length * towards[:2]
         if np.hypot(*towards[:2]) < 0.2:
             continue  # it points at the eye
-        end = begin + along
         axes.annotate(
-            "", end, begin, xycoords="axes fraction",
+            "", tuple(begin + along), tuple(begin), xycoords="axes fraction",
             arrowprops={"arrowstyle": "-|>,head_length=0.15,head_width=0.08", "linewidth": 0.5, "shrinkA": 0,
                         "shrinkB": 0, "color": "black"},
         )  # fmt: skip
-        axes.annotate(name, begin + 1.45 * along, xycoords="axes fraction", ha="center", va="center", fontsize="small")
+        axes.annotate(
+            name, tuple(begin + 1.45 * along), xycoords="axes fraction", ha="center", va="center", fontsize="small"
+        )
 
 
 def add_key(axes: Axes | SubFigure, names: dict[str, str], **options: Any) -> None:
     """Legend of coloured balls: name and colour."""
-    look = {"marker": "o", "linestyle": "", "markersize": 3}
+    look: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 3}
     marks = [Line2D([], [], color=colour, label=name, **look) for name, colour in names.items()]
     keywords: dict[str, Any] = {"handletextpad": 0.1, "columnspacing": 0.8, "ncols": len(marks)}
     axes.legend(handles=marks, **(keywords | options))
