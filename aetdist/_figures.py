@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from ._analyze import analyze_files
 from ._usage import accounted
 from .analysis.mro import find_mro, representative_pairs, tolerance_table
 from .analysis.precision import precision_effect
+from .analysis.yang2021 import CUTOFF, SOLUTE, Row, compare_published
 from .errors import InputError
 from .experiment import checked_keywords
 from .io import Store
@@ -36,13 +38,14 @@ _SIMULATED = ("tilt_series/noise_free", "tilt_series/aligned")
 _LOOSE = 1.0  # Angstrom; icosahedra are rare at the usual tolerance
 
 
-def figures(
+def draw_figures(
     model: str | Path,
     output: str | Path,
     *,
     form: str = "png",
     only: Sequence[str] | None = None,
     movie: bool = False,
+    compare: str | None = None,
     types: str | None = None,
     **keywords: Any,
 ) -> Summary:
@@ -61,6 +64,9 @@ def figures(
         Names of figures, or how they begin, such as ``figure_1``. Default: all.
     movie : bool, default False
         Turning movies of the atoms and of their medium-range order too: WebP, and MP4 where ffmpeg is installed.
+    compare : {"yang2021"}, optional
+        The atoms are those of that paper's particle 1: their numbers are written beside the published ones,
+        ``numbers.csv``; a file is analysed with the paper's cut-off and solute unless others are given.
     types : str, optional
         ``file.h5::dataset`` with the types of the atoms in a file.
     **keywords
@@ -70,7 +76,7 @@ def figures(
     -------
     dict
         ``figures``: file of each by its name; ``not_drawn``: figures, and panels of them, and why they are not there;
-        ``movies``; ``text``, the same as lines.
+        ``movies``; ``numbers``: the table's file; ``text``, the same as lines.
 
     Raises
     ------
@@ -80,16 +86,27 @@ def figures(
     wanted = _wanted(only)
     if form not in FORMS:
         raise InputError(f"form = {form!r} came; needed is one of {', '.join(FORMS)}.")
+    if compare not in (None, "yang2021"):
+        raise InputError(f"compare = {compare!r} came; there are the numbers of yang2021 only.")
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     with accounted() as summary:
-        store = _analysed(model, folder, types, keywords)
-        material = _supplemented(gather(store), wanted)
-        files, missing = draw_figures(material, wanted, folder, form)
+        if compare is not None and not is_store(Path(model)):
+            keywords = {"cutoff": CUTOFF, "solute": SOLUTE, **keywords}
+        material = gather(_analysed(model, folder, types, keywords))
+        if material.atoms is None and compare is not None:
+            raise InputError("There are no atoms to compare with the paper's.")
+        material = _supplemented(material, wanted)
+        files, missing = write_figures(material, wanted, folder, form)
         summary |= {"figures": files, "not_drawn": missing}
         if movie:
             summary["movies"] = {name: str(path) for name, path in write_movies(material, folder).items()}
-    return {**summary, "text": _text(summary)}
+        table = ""
+        if compare is not None and material.atoms is not None:
+            rows = compare_published(material.atoms, material.found, material.validation)
+            summary["numbers"] = str(write_numbers(rows, folder / "numbers.csv"))
+            table = "\n\n" + numbers_text(rows)
+    return {**summary, "text": _text(summary) + table}
 
 
 def _wanted(only: Sequence[str] | None) -> list[PaperFigure]:
@@ -139,7 +156,7 @@ def gather(path: str | Path) -> Material:
         )
 
 
-def draw_figures(
+def write_figures(
     material: Material, wanted: Sequence[PaperFigure], folder: Path, form: str
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Draw and write figures; their files, and what could not be drawn and why."""
@@ -214,6 +231,33 @@ SUPPLEMENTS: dict[str, tuple[tuple[str, ...], Callable[[xr.Dataset, Found], xr.D
     "icosahedra_loose": (("medium_range_order", "bond_order"), _icosahedra(_LOOSE)),
     "precision_effect": (("bond_order", "voronoi"), _precision),
 }
+
+
+# -- what is said ------------------------------------------------------------------------------------
+
+
+def write_numbers(rows: Sequence[Row], path: Path) -> Path:
+    """Write the numbers of the paper and ours as CSV; what we do not have is empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("quantity", "unit", "yang2021", "ours", "difference", "in the paper"))
+        for row in rows:
+            ours = ["" if np.isnan(value) else f"{value:.6g}" for value in (row.ours, row.difference)]
+            writer.writerow((row.quantity, row.unit, f"{row.paper:g}", *ours, row.where))
+    return path
+
+
+def numbers_text(rows: Sequence[Row]) -> str:
+    """The numbers of the paper and ours as a table of text."""
+    lines = [f"{'Yang et al., Nature 592, 60 (2021)':<44} {'paper':>9} {'ours':>9} {'difference':>11}"]
+    for row in rows:
+        name = f"{row.quantity} ({row.unit})" if row.unit else row.quantity
+        if np.isnan(row.ours):
+            lines.append(f"{name:<44} {row.paper:>9g} {'–':>9}")
+        else:
+            ours = f"{row.ours:.0f}" if row.ours == round(row.ours) else f"{row.ours:.4g}"
+            lines.append(f"{name:<44} {row.paper:>9g} {ours:>9} {row.difference:>+11.3g}")
+    return "\n".join(lines)
 
 
 def _text(summary: Summary) -> str:
