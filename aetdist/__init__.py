@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._figures import draw_figures
     from .acquisition import import_acquisition
     from .align import align_tilt_series, apply_alignment
     from .analysis.bonds import bond_order
@@ -91,6 +92,7 @@ _HOMES = {
     "mro_significance": "analysis.mro",
     "validate_model": "validation",
     "design_experiment": "validation",
+    "draw_figures": "_figures",
     "template_matching": "analysis.templates",
     "resample": "analysis.resampling",
     "with_uncertainty": "analysis.resampling",
@@ -130,6 +132,7 @@ __all__ = [
     "crop_like",
     "denoise",
     "design_experiment",
+    "draw_figures",
     "find_mro",
     "find_nuclei",
     "find_surface",
