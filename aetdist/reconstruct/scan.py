@@ -13,15 +13,15 @@ from .._threads import kernel_threads
 from ..blocks.windows import run_tasks
 from ..errors import InputError
 from ..io import BlockLedger, Record, Store, open_dataset, require_record, write_region
-from ..progress import report
 from ..project import ParallelProjector
 from ..schema import VOLUME, with_units
 from .film import COARSE, COARSEST_VOXEL, FILM, SERIES, CoarseFilm, coarse_dataset, reconstruct_coarse
 from .grid import Field, require_memory, volume_grid
 from .local import reconstruct_window
+from .reprojection import film_r_factor
 from .resire import check_solver, measured
 from .solvers import Objective, largest_eigenvalue, solve
-from .stitch import agreement, film_r_factor, stitch_chunk
+from .stitch import agreement, stitch_chunk
 from .stopping import Stop
 from .trials import chosen_iterations
 from .windows import ScanPlan, Window, check_windows, plan_windows
@@ -322,9 +322,7 @@ def _iterate_whole(store: Store, plan: ScanPlan, maps: xr.Dataset, film: str, it
 
 def _judge(store: Store, plan: ScanPlan) -> np.ndarray:
     """R-factor of every tilt for the volume's reprojection; finishes the volume."""
-    report(0, 1, "R-factor")
-    r_factor = film_r_factor(str(store.path), FILM, plan.series, plan.field, plan.first)
-    report(1, 1, "R-factor")
+    r_factor = film_r_factor(str(store.path), FILM, plan)
     _write_r_factor(store, FILM, r_factor)
     store.finish(FILM)
     return r_factor
