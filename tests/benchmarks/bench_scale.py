@@ -4,8 +4,8 @@
     python tests/benchmarks/bench_scale.py 32 100     # so many windows along each side
 
 Every film goes through the driver of the scan as it is (plan, store, ledger, tasks, stitching, R-factor), on two
-workers beside a scheduler in a process of its own. Only what a task computes is replaced: the windows, the chunks of the
-film and the strips of the R-factor are zeros. For each kind of task:
+workers beside a scheduler in a process of its own. Only what a task computes is replaced: windows, chunks of the film
+and strips of the R-factor are zeros. For each kind of task:
 
     n_tasks, wall_s          how many there are, and the time until the last one is done
     first_result_s           until the first one is
