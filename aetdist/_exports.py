@@ -11,6 +11,7 @@ from ._usage import accounted
 from .errors import InputError
 from .io import Record, Store, newest, store_errors, write_mrc, write_xyz
 from .io.groups import ATOMS, VOLUME
+from .io.places import local_path
 
 Summary = dict[str, Any]
 
@@ -42,10 +43,10 @@ def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | P
     with accounted() as summary, Store.open(path) as store:
         if atoms is not None:
             group = newest(ATOMS, store)
-            write_file(store, group, Path(atoms))
+            write_file(store, group, local_path(atoms))
             summary |= {"atoms": str(atoms), "atoms_from": group}
         if volume is not None:
-            write_file(store, VOLUME, Path(volume))
+            write_file(store, VOLUME, local_path(volume))
             summary["volume"] = str(volume)
     return summary
 

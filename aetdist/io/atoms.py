@@ -16,6 +16,7 @@ from ..schema import ATOMS, AXES, with_units
 from .groups import ATOMS as TRACED
 from .groups import newest
 from .hierarchy import is_store
+from .places import place
 from .store import Store
 from .xyz import read_xyz
 
@@ -32,8 +33,8 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     Parameters
     ----------
     path : str or pathlib.Path
-        Extended XYZ; a store (its newest atoms: refined, classified or traced); ``file.h5::dataset`` or ``.npy`` with
-        positions of shape (atom, 3); ``.csv`` with columns x, y, z and perhaps type. All in Angstrom. With the extra
+        Extended XYZ; a store, here or in S3 (its newest atoms: refined, classified or traced); ``file.h5::dataset`` or
+        ``.npy`` with positions of shape (atom, 3); ``.csv`` with columns x, y, z and perhaps type. All in Angstrom. With the extra
         ``formats`` (ASE) also ``.cif``, ``.pdb``, and LAMMPS ``.data``, ``.lmp``, ``.lammps``, ``.dump``,
         ``.lammpstrj`` (the first frame).
 
@@ -50,13 +51,13 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     from .readers import read_table  # here, as it brings every foreign format with it
 
     name, separator, _ = str(path).partition("::")
-    file = Path(name)
+    file = place(name)
     if not file.exists():
         raise InputError(f"There is no file {name}.")
     if is_store(file):
         with Store.open(file) as store:
             return store.read(newest(TRACED, store))
-    if not file.is_file():
+    if not isinstance(file, Path) or not file.is_file():
         raise InputError(f"{name} is a folder and not an aetdist store; give a store or a file with atoms.")
     suffix = file.suffix.lower()
     if separator or suffix in (".npy", ".npz", ".h5", ".hdf5", ".mat"):
