@@ -133,6 +133,8 @@ def _told(error: Exception, where: object) -> str:
         return f"{server} refused {where} ({code or 'no right to do that'}): {_CREDENTIALS}."
     if "169.254.169.254" in text or "credential" in text.lower():
         return f"There are no credentials for {where}: {_CREDENTIALS}."
+    if "incorrectly configured region" in text:
+        return f"The bucket of {where} is in another region; set AWS_REGION to it, here and on every worker."
     if "error sending request" in text:
         return f"{server} cannot be reached for {where}; check AWS_ENDPOINT_URL and the network, and run again."
     if code == "NotImplemented":

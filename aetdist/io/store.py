@@ -99,7 +99,7 @@ class Store:
         if mode == "r":
             check_root(folder)
             return cls(folder, None)
-        if folder.exists():
+        if folder.exists() and not StoreFolder(folder).replaced.exists():  # which a killed run may have left
             check_root(folder)
             if isinstance(folder, Path) and not os.access(folder, os.W_OK):
                 raise StoreError(f"{folder} is read-only; ask for the right to write, or work on a copy of it.")
