@@ -11,6 +11,7 @@ from ._usage import accounted
 from .errors import InputError
 from .io import Record, Store, check_export, newest, write_export
 from .io.groups import ATOMS, VOLUME
+from .io.places import local_path
 
 Summary = dict[str, Any]
 
@@ -44,10 +45,10 @@ def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | P
     with accounted() as summary, Store.open(path) as store:
         if atoms is not None:
             group = newest(ATOMS, store)
-            write_export(group, Path(atoms), store.read(group))
+            write_export(group, local_path(atoms), store.read(group))
             summary |= {"atoms": str(atoms), "atoms_from": group}
         if volume is not None:
-            write_export(VOLUME, Path(volume), store.read(VOLUME))
+            write_export(VOLUME, local_path(volume), store.read(VOLUME))
             summary["volume"] = str(volume)
     return summary
 

@@ -34,6 +34,7 @@ from .experiment import Experiment, checked_keywords, default_config, read_exper
 from .io import Record, Store, describe_groups, newest, write_export
 from .io.groups import ATOMS, VOLUME
 from .io.hierarchy import attributes_of, is_store
+from .io.places import local_path
 from .validation import design, nested_path, table_of, validate_stage
 
 Summary = dict[str, Any]
@@ -224,7 +225,7 @@ def validate(
         for name, file in (("truth", truth), ("found", found)):
             if file is not None:
                 with Store.open(nested_path(path)) as nested:
-                    write_export(name, Path(file), nested.read(name))
+                    write_export(name, local_path(file), nested.read(name))
                 summary[name] = str(file)
     return {**summary, "text": table_of(summary)}
 
@@ -263,7 +264,7 @@ def analyze(
     """
     several = [models] if isinstance(models, (str, Path)) else list(models)
     if output is None:
-        if len(several) != 1 or not is_store(Path(several[0])):
+        if len(several) != 1 or not is_store(several[0]):
             raise InputError("Files with atoms came; name the store to make, with -o analysis.zarr.")
         summary = _stage("analyze", several[0], keywords)
         tables = {"": summary}
