@@ -20,6 +20,8 @@ from .workers import check_workers
 if TYPE_CHECKING:
     from distributed import Client
 
+    from ..io.places import Place
+
 PROFILES = (*CLASSES, "slurm-runner", "mpi", "kubernetes")
 """Names that `connect` knows; each opens a port for workers on other nodes."""
 
@@ -31,7 +33,7 @@ def connect(
     workers: int | None = None,
     memory_limit: str | int | None = None,
     insecure: bool = False,
-    store: str | Path | None = None,
+    store: str | Place | None = None,
     timeout: float = 10.0,
 ) -> Iterator[Client]:
     """A client of the cluster that `cluster` names, closed (with what was started for it) at the end.
