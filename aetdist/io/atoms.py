@@ -34,9 +34,9 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     ----------
     path : str or pathlib.Path
         Extended XYZ; a store, here or in S3 (its newest atoms: refined, classified or traced); ``file.h5::dataset`` or
-        ``.npy`` with positions of shape (atom, 3); ``.csv`` with columns x, y, z and perhaps type. All in Angstrom. With
-        the extra ``formats`` (ASE) also ``.cif``, ``.pdb``, and LAMMPS ``.data``, ``.lmp``, ``.lammps``, ``.dump``,
-        ``.lammpstrj`` (the first frame).
+        ``.npy`` with positions of shape (atom, 3); ``.csv`` with columns x, y, z and perhaps type. All in Angstrom.
+        With the extra ``formats`` (ASE) also ``.cif``, ``.pdb``, and LAMMPS ``.data``, ``.lmp``, ``.lammps``,
+        ``.dump``, ``.lammpstrj`` (the first frame).
 
     Returns
     -------

@@ -48,7 +48,7 @@ class StoreFolder:
 
     def recover(self) -> None:
         """Mend what a run that was killed while it replaced a store left behind."""
-        if not self.replaced.exists():
+        if not self.replaced.is_dir():
             return
         if self.path.exists() and self._has_complete():
             remove_tree(self.replaced)
@@ -59,7 +59,7 @@ class StoreFolder:
 
     def settle(self) -> None:
         """Something in the new store is complete: the older one goes."""
-        if self.replaced.exists():
+        if self.replaced.is_dir():
             remove_tree(self.replaced)
 
     def remove(self) -> None:
