@@ -12,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -27,7 +28,7 @@ import aetdist as aet
 from aetdist import pipeline
 from aetdist.cli import program
 from aetdist.errors import InputError, StoreError, StoreLockedError
-from aetdist.io import BlockLedger, Record, Store, StoreLock, lock, read_atoms, write_region
+from aetdist.io import BlockLedger, Record, Store, StoreLock, lock, places, read_atoms, write_region
 from aetdist.io.places import S3Place, place
 
 pytestmark = pytest.mark.integration
@@ -279,6 +280,22 @@ def test_store_s3__one_that_is_replaced_comes_back_after_an_error_or_a_kill(
     with Store.create(url, overwrite=True) as store:
         store.write("volume", small(3.0), record=Record("test"))
     assert values() == 144 and not any(".replaced" in key or ".lock" in key for key in keys(place(url).key))
+
+
+def test_place_s3__what_says_that_it_is_a_store_goes_first_or_last(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First where a copy is complete; last where who is killed must be able to tell that it was a store."""
+    Store.create(url).close()
+    with Store.open(url, "a") as store:
+        store.write("volume", small(1.0), record=Record("test"))
+    deleted = []
+    real = places.obstore()
+    stand_in = SimpleNamespace(list=real.list, delete=lambda _, several: deleted.append(several))
+    monkeypatch.setattr(places, "obstore", lambda: stand_in)
+    place(url).delete()
+    place(url).delete(name_last=True)
+    root = [f"{place(url).key}/zarr.json"]
+    assert deleted[0] == deleted[3] == root and deleted[1] == deleted[2] and len(deleted[1]) > 3
+    assert root[0] not in deleted[1]
 
 
 def test_lock_s3__second_writer_is_refused_until_the_first_is_gone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
