@@ -172,7 +172,7 @@ def project(
     """
     from .geometry import euler_from_tilts, grid_step, matrices_from_euler
     from .projections import project_volume
-    from .schema import EULER, TILT_SERIES, with_units
+    from .schema import EULER, SERIES_CHUNKS, TILT_SERIES, with_units
 
     with accounted() as summary:
         table = _angles(angles)
@@ -193,7 +193,7 @@ def project(
         )
         with Store.create(output, overwrite=overwrite) as store:
             record = Record("project", {"angles": euler, "pixel_size": size}, inputs)
-            store.write(TILTS, with_units(series, TILT_SERIES), record=record, chunks={"tilt": 1})
+            store.write(TILTS, with_units(series, TILT_SERIES), record=record, chunks=SERIES_CHUNKS)
             summary |= {"store": str(output), **describe_group(store, TILTS)}
     return summary
 

@@ -79,6 +79,8 @@ def command(name: str, *, cluster: str | None = None) -> Callable[..., click.Com
                 if cluster and wanted and not options.get("dry_run"):
                     from ..cluster import connect
 
+                    if where["cluster"] is not None:
+                        where["store"] = options.get("store")
                     stack.enter_context(connect(where.pop("cluster"), **where))
                 show(function(**{key: value for key, value in options.items() if value is not None}))
 
