@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import AetdistError, InputError
+from ..io.places import Place, place
 from .environment import too_many_threads
 
 if TYPE_CHECKING:
@@ -21,15 +22,15 @@ PACKAGES = ("aetdist", "dask", "distributed", "numpy", "numba", "zarr")
 """Packages of which client and workers need the same version."""
 
 
-def check_workers(client: Client, store: str | Path | None = None) -> None:
+def check_workers(client: Client, store: str | Place | None = None) -> None:
     """Ask every worker whether it can do the client's work.
 
     Parameters
     ----------
     client : distributed.Client
         Connected to the workers.
-    store : str or Path, optional
-        Folder of the store that they are to work on, or where it is going to be.
+    store : str, Path or S3Place, optional
+        The store that they are to work on, or where it is going to be.
 
     Raises
     ------
@@ -65,13 +66,13 @@ def _other_versions(here: dict[str, str | None], there: dict[str, str | None]) -
 
 
 @contextlib.contextmanager
-def _mark(store: str | Path | None) -> Iterator[Path | None]:
+def _mark(store: str | Place | None) -> Iterator[Place | None]:
     """A file in the store for a moment (beside it, where there is none yet): who sees it shares the file system."""
-    if store is None:
-        yield None
+    where = None if store is None else place(store).absolute()
+    if not isinstance(where, Path):  # in S3 there is but one place of that name
+        yield where
         return
-    folder = Path(store).absolute()
-    folder = folder if folder.is_dir() else folder.parent
+    folder = where if where.is_dir() else where.parent
     try:
         file = tempfile.NamedTemporaryFile(prefix=".connected-", dir=folder)
     except OSError:  # read only, or not there: the folder itself has to do
@@ -87,12 +88,23 @@ def _describe(mark: str | None, dask_worker: Any) -> dict[str, Any]:
         "source": source_digest(),
         "threads": dask_worker.state.nthreads,
         "too_many": too_many_threads(dask_worker.state.nthreads),
-        "sees": mark is None or Path(mark).exists(),
         "host": socket.gethostname(),
+        **_sees(mark),
     }
 
 
-def _unfit(answer: dict[str, Any] | Exception, store: str | Path | None) -> str | None:
+def _sees(mark: str | None) -> dict[str, Any]:
+    """Whether this process sees a file, or can ask S3 for it, and if not, what to do."""
+    advice = "put the store on a file system that every worker sees under the same path"
+    try:
+        where = None if mark is None else place(mark)
+        seen = where is None or where.exists() or not isinstance(where, Path)
+    except AetdistError as error:
+        seen, advice = False, str(error)
+    return {"sees": seen, "advice": advice}
+
+
+def _unfit(answer: dict[str, Any] | Exception, store: str | Place | None) -> str | None:
     if isinstance(answer, ImportError):
         return f"cannot import aetdist ({_line(answer)}); install it where the worker starts"
     if isinstance(answer, Exception):
@@ -105,10 +117,7 @@ def _unfit(answer: dict[str, Any] | Exception, store: str | Path | None) -> str 
             f"OPENBLAS_NUM_THREADS and MKL_NUM_THREADS set to {answer['threads']}"
         )
     if not answer["sees"]:
-        return (
-            f"(on {answer['host']}) does not see {Path(str(store)).absolute()}; put the store on a file system that "
-            "every worker sees under the same path"
-        )
+        return f"(on {answer['host']}) does not see {place(store or '').absolute()}; {answer['advice']}"
     return None
 
 

@@ -27,6 +27,7 @@ from moto.server import ThreadedMotoServer
 import aetdist as aet
 from aetdist import pipeline
 from aetdist.cli import program
+from aetdist.cluster import check_workers
 from aetdist.errors import InputError, StoreError, StoreLockedError
 from aetdist.io import BlockLedger, Record, Store, StoreLock, lock, places, read_atoms, write_region
 from aetdist.io.places import S3Place, place
@@ -158,6 +159,18 @@ def test_s3__an_experiment_is_that_of_a_folder(
     told = [S3Place("lab", key).read_text() for key in keys(place(url).key) if key.endswith("zarr.json")]
     told.append((tmp_path / "log").read_text())
     assert "tilt_series" in "".join(told) and SECRET not in "".join(told)
+
+
+def test_connect_s3__says_which_worker_cannot_open_the_store(workers: Any, url: str) -> None:
+    """Before anything is computed: keys or obstore may be missing there."""
+    check_workers(workers, url)
+    somewhere = next(iter(workers.scheduler_info()["workers"]))
+    workers.run(lambda: os.environ.update(AWS_PROFILE="film"), workers=[somewhere])
+    try:
+        with pytest.raises(InputError, match=rf"does not see {url}; There is no AWS profile 'film'"):
+            check_workers(workers, place(url))
+    finally:
+        workers.run(lambda: os.environ.pop("AWS_PROFILE", None))
 
 
 RUN = """
