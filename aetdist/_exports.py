@@ -57,7 +57,7 @@ def check_files(files: Mapping[str, Any]) -> None:
     """Refuse what cannot be exported, before anything is computed; `files` are by group, None is none."""
     for group, file in files.items():
         if file is not None:
-            check_export(group, Path(file))
+            check_export(group, local_path(file))
 
 
 def export_stale(store: Store, files: Mapping[str, Any], records: Mapping[str, Record]) -> str:

@@ -21,6 +21,7 @@ from .errors import InputError
 from .experiment import checked_keywords
 from .io import Store
 from .io.hierarchy import is_store
+from .io.places import local_path
 from .report.findings import find
 from .report.order import names_of_types
 from .report.paper import FIGURES, Material, PaperFigure, write_movies
@@ -88,10 +89,10 @@ def draw_figures(
         raise InputError(f"form = {form!r} came; needed is one of {', '.join(FORMS)}.")
     if compare not in (None, "yang2021"):
         raise InputError(f"compare = {compare!r} came; there are the numbers of yang2021 only.")
-    folder = Path(output)
+    folder = local_path(output)
     folder.mkdir(parents=True, exist_ok=True)
     with accounted() as summary:
-        if compare is not None and not is_store(Path(model)):
+        if compare is not None and not is_store(model):
             keywords = {"cutoff": CUTOFF, "solute": SOLUTE, **keywords}
         material = gather(_analysed(model, folder, types, keywords))
         if material.atoms is None and compare is not None:
@@ -121,7 +122,7 @@ def _wanted(only: Sequence[str] | None) -> list[PaperFigure]:
 
 def _analysed(model: str | Path, folder: Path, types: str | None, keywords: Mapping[str, Any]) -> Path:
     """The store with the analyses of a model."""
-    if is_store(Path(model)):
+    if is_store(model):
         if keywords or types is not None:
             given = ", ".join([*keywords, *(["types"] if types is not None else [])])
             raise InputError(f"{given} came for a store; its analyses are made by aetdist analyze, which takes it.")

@@ -334,12 +334,13 @@ def info(path: str | Path) -> Summary:
     with accounted() as summary, Store.open(path) as store:
         root = {name: value for name, value in attributes_of(store.path).items() if name.startswith("aetdist_")}
         summary |= {"store": str(store.path), **root, "groups": describe_groups(store)}
+        there = store.groups()
         for group in SERIES:
-            if group in store.groups():
+            if group in there:
                 summary |= describe_group(store, group) | store.read(group).attrs
-        if VOLUME in store.groups():
+        if VOLUME in there:
             summary |= stopping(store.read(VOLUME))
-        if ATOMS in store.groups():
+        if ATOMS in there:
             summary |= describe_group(store, newest(ATOMS, store))
     return summary
 
