@@ -17,6 +17,10 @@ class StoreLockedError(StoreError):
     """Another process is writing to the store; the message names its host and pid."""
 
 
+class ClusterError(AetdistError):
+    """Workers or their scheduler are gone; what was finished is kept."""
+
+
 class CapacityError(MemoryError, AetdistError):  # in this order tblib can bring it back from a worker
     """Work that would not fit; the message says how much it needs and which option makes it fit."""
 

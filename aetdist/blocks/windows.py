@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..progress import report
+from .lost import cluster_errors
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,11 @@ def run_tasks(function: Callable[..., Any], items: Iterable[Any], *arguments: An
     -------
     list
         What the function returned, in the order of the items.
+
+    Raises
+    ------
+    CapacityError, ClusterError
+        If a task lost several workers, or the scheduler is gone.
     """
     items = list(items)
     report(0, len(items), label)
@@ -112,9 +118,10 @@ def run_tasks(function: Callable[..., Any], items: Iterable[Any], *arguments: An
 
     futures = {client.submit(function, item, *arguments, pure=False): i for i, item in enumerate(items)}
     try:
-        for done, future in enumerate(as_completed(list(futures)), start=1):
-            results[futures[future]] = future.result()
-            report(done, len(items), label)
+        with cluster_errors():
+            for done, future in enumerate(as_completed(list(futures)), start=1):
+                results[futures[future]] = future.result()
+                report(done, len(items), label)
     except BaseException:
         client.cancel(list(futures))
         raise

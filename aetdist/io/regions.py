@@ -15,6 +15,7 @@ import zarr
 from dask.array.core import normalize_chunks
 
 from ..errors import StoreError
+from .damage import describe_damage
 from .hierarchy import attributes_of
 
 #: Chunks of an array that comes without any, in bytes.
@@ -42,9 +43,7 @@ def store_errors(path: str | Path) -> Iterator[None]:
     except RuntimeError as error:
         if "decompression error" not in str(error):
             raise
-        raise StoreError(
-            f"A chunk of {path} is damaged ({error}); restore it from a copy, or delete its group and run again."
-        ) from error
+        raise StoreError(describe_damage(path, error)) from error
 
 
 def open_dataset(path: str | Path, group: str, *, chunks: dict[str, int] | None = None) -> xr.Dataset:

@@ -248,8 +248,8 @@ MDOC = (
     "ExposureDose = 1.5\nSubFramePath = D:\\frames\\a.mrc\n\n[ZValue = 1]\nTiltAngle = 3\nSubFramePath = b.mrc\n"
 )
 XYZ = (
-    '2\nLattice="9 0 0 0 9 0 0 0 9" pbc="T T F" R=0.1 edits="_JSON [\\"a\\"]" Properties=species:S:1:pos:R:3:type:I:1:ok:L:1'
-    "\nFe 0.0 1.5 2 1 T\nCo 1.0 1.5 -2 2 F\n"
+    '2\nLattice="9 0 0 0 9 0 0 0 9" pbc="T T F" R=0.1 edits="_JSON [\\"a\\"]" '
+    "Properties=species:S:1:pos:R:3:type:I:1:ok:L:1\nFe 0.0 1.5 2 1 T\nCo 1.0 1.5 -2 2 F\n"
 )
 EDITS = "action,x,y,z,type,new_x,new_y,new_z\nadd,1,2,3,1\nmove,0,0,0,,1,1,1\n# why\nretype,1,2,3,2\ndelete,0,0,0\n"
 ATOMS = "x,y,z,type\n0.0,1.5,2.0,1\n1.0,1.5,-2.0,2\n"

@@ -1,0 +1,46 @@
+"""Which chunk of a store is damaged: its checksum notices, but does not say where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from .hierarchy import attributes_of
+
+
+def describe_damage(path: str | Path, error: BaseException) -> str:
+    """One line for a chunk that could not be unpacked: which one, and what to do.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The store that was at work; its chunks are read until the damaged one is found.
+    error : Exception
+        What unpacking it raised.
+    """
+    found = next(_damaged(Path(path)), None)
+    if found is None:
+        return f"A chunk that was read for {path} is damaged ({error}); restore its file from a copy, and run again."
+    group, file = found
+    stage = attributes_of(Path(path) / group).get("provenance", {}).get("stage", "that made it")
+    return (
+        f"{path}: the chunk {file} is damaged ({error}). Restore this file from a copy, or delete the folder {group} "
+        f"and make it again (stage {stage!r}); then run the same again: what was finished is kept."
+    )
+
+
+def _damaged(path: Path) -> Iterator[tuple[str, str]]:
+    """Group and file, both in the store, of every chunk that cannot be unpacked."""
+    root = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    for name, array in sorted(root.members(max_depth=None), key=lambda member: member[0]):
+        if not isinstance(array, zarr.Array):
+            continue
+        for place in np.ndindex(array.cdata_shape):
+            try:
+                array.get_block_selection(place)
+            except (RuntimeError, ValueError):
+                key = array.metadata.encode_chunk_key(place)
+                yield name.rpartition("/")[0], f"{name}/{key}"
