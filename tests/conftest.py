@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,12 @@ import matplotlib
 import pytest
 
 matplotlib.use("Agg")
+
+CHROMIUM = [
+    *("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-sync"),  # root has no sandbox
+    *("--disable-background-networking", "--disable-component-update"),
+    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL without a graphics card
+]
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +50,19 @@ def no_compute() -> Iterator[None]:
 
     with dask.config.set(scheduler=refuse):
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, driven by Playwright; without Chromium a skip that says why, a failure where CI runs."""
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium")
+    if program is None:
+        if os.environ.get("AETDIST_CI"):
+            pytest.fail("there is no chromium on this machine; apt-get install chromium")
+        pytest.skip("there is no chromium on this machine (Debian's package of that name)")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
+        yield chromium
+        chromium.close()

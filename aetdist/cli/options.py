@@ -14,7 +14,16 @@ import click
 from .._console import Program, session
 
 Summary = dict[str, Any]
-FOLDER = click.Path(path_type=Path)
+
+
+class _Folder(click.Path):
+    """A path; a URL such as s3://bucket/run.zarr stays text, as `pathlib` would take it for a path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if "://" in str(value) else super().convert(value, param, ctx)
+
+
+FOLDER = _Folder(path_type=Path)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 

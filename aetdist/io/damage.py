@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import zarr
 
 from .hierarchy import attributes_of
+from .places import Place, place, zarr_store
 
 
-def describe_damage(path: str | Path, error: BaseException) -> str:
+def describe_damage(path: str | Place, error: BaseException) -> str:
     """One line for a chunk that could not be unpacked: which one, and what to do.
 
     Parameters
     ----------
-    path : str or pathlib.Path
+    path : str, pathlib.Path or S3Place
         The store that was at work; its chunks are read until the damaged one is found.
     error : Exception
         What unpacking it raised.
     """
-    found = next(_damaged(Path(path)), None)
+    found = next(_damaged(path), None)
     if found is None:
         return f"A chunk that was read for {path} is damaged ({error}); restore its file from a copy, and run again."
     group, file = found
-    stage = attributes_of(Path(path) / group).get("provenance", {}).get("stage", "that made it")
+    stage = attributes_of(place(path) / group).get("provenance", {}).get("stage", "that made it")
     return (
         f"{path}: the chunk {file} is damaged ({error}). Restore this file from a copy, or delete the folder {group} "
         f"and make it again (stage {stage!r}); then run the same again: what was finished is kept."
     )
 
 
-def _damaged(path: Path) -> Iterator[tuple[str, str]]:
+def _damaged(path: str | Place) -> Iterator[tuple[str, str]]:
     """Group and file, both in the store, of every chunk that cannot be unpacked."""
-    root = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    root = zarr.open_group(zarr_store(path), mode="r", use_consolidated=False)
     for name, array in sorted(root.members(max_depth=None), key=lambda member: member[0]):
         if not isinstance(array, zarr.Array):
             continue

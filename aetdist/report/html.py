@@ -13,6 +13,7 @@ import xarray as xr
 
 from ..errors import AetdistError
 from ..io import Store
+from ..io.places import local_path
 from .findings import Findings, Picture, find, pictures, summary
 from .style import data_uri, png, save_picture
 
@@ -84,7 +85,7 @@ def write_report(
     StoreError
         If there is no store.
     """
-    output = Path(output)
+    output = local_path(output)
     with Store.open(store_path) as store:
         findings = find(store, truth=truth, tolerance=tolerance, title=title)
         records = {group: store.record(group) for group in sorted(store.groups(), key=_order)}
@@ -132,7 +133,7 @@ def write_pictures(
     list of Path
         The files.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with Store.open(store_path) as store:
         findings = find(store, truth=truth, tolerance=tolerance)
