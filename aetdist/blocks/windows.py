@@ -126,25 +126,19 @@ def run_tasks(function: Callable[..., Any], items: Iterable[Any], *arguments: An
     # Many tasks go in one message, and many results come in one where they come fast: a message for each would be
     # most of what the scheduler has to do.
     try:
-<<<<<<< HEAD
         with cluster_errors():
+            for first in range(0, len(items), _BATCH):
+                batch = items[first : first + _BATCH]
+                sent = client.map(function, batch, *([a] * len(batch) for a in arguments), pure=False)
+                futures |= {future: first + i for i, future in enumerate(sent)}
             for done, future in enumerate(as_completed(list(futures)), start=1):
-                results[futures[future]] = future.result()
+                finished.append(future)
+                if done == len(items) or time.monotonic() - fetched > _FETCH_SECONDS:
+                    for one, result in zip(finished, client.gather(finished), strict=True):
+                        results[futures.pop(one)] = result
+                    finished.clear()
+                    fetched = time.monotonic()
                 report(done, len(items), label)
-=======
-        for first in range(0, len(items), _BATCH):
-            batch = items[first : first + _BATCH]
-            sent = client.map(function, batch, *([a] * len(batch) for a in arguments), pure=False)
-            futures |= {future: first + i for i, future in enumerate(sent)}
-        for done, future in enumerate(as_completed(list(futures)), start=1):
-            finished.append(future)
-            if done == len(items) or time.monotonic() - fetched > _FETCH_SECONDS:
-                for one, result in zip(finished, client.gather(finished), strict=True):
-                    results[futures.pop(one)] = result
-                finished.clear()
-                fetched = time.monotonic()
-            report(done, len(items), label)
->>>>>>> main
     except BaseException:
         client.cancel(list(futures))
         raise

@@ -38,9 +38,9 @@ def _damaged(path: str | Place) -> Iterator[tuple[str, str]]:
     for name, array in sorted(root.members(max_depth=None), key=lambda member: member[0]):
         if not isinstance(array, zarr.Array):
             continue
-        for place in np.ndindex(array.cdata_shape):
+        for index in np.ndindex(array.cdata_shape):
             try:
-                array.get_block_selection(place)
+                array.get_block_selection(index)
             except (RuntimeError, ValueError):
-                key = array.metadata.encode_chunk_key(place)
+                key = array.metadata.encode_chunk_key(index)
                 yield name.rpartition("/")[0], f"{name}/{key}"

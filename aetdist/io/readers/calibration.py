@@ -99,7 +99,7 @@ def _mrc(path: Path) -> Calibration:
 
 def _tiff_pixel(path: Path) -> tuple[float, float] | None:
     """Pixel size of a TIFF: of OME-XML, of ImageJ, or of the resolution in pixels per centimetre or inch."""
-    with reading(path, "the TIFF tags"), tifffile.TiffFile(path) as file:
+    with reading(path, "the TIFF tags"), tifffile.TiffFile(path, _multifile=False) as file:
         if file.ome_metadata:
             said = dict(re.findall(r'(PhysicalSize[XY](?:Unit)?)="([^"]*)"', file.ome_metadata))
             pixel = [float(said.get(f"PhysicalSize{axis}", 0)) for axis in "YX"]
