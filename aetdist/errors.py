@@ -31,6 +31,16 @@ class AetdistWarning(UserWarning):
     """Something looks wrong but may be meant; the work goes on."""
 
 
+_SECRET = r"[\w-]*(?:secret|token|passw|credential|api_?key|access_?key)[\w-]*"
+_SECRETS = (
+    (re.compile(r"(\w:/+)[^\s'\"]*@"), r"\1***@"),  # scheme://key:secret@host
+    (re.compile(r"(\w:/+[^\s'\"?]*\?)[^\s'\"]+"), r"\1***"),  # what is asked of a host may be signed
+    (re.compile(rf"({_SECRET}=|['\"]{_SECRET}['\"]: *)(['\"]?)[^\s'\",}}]+", re.IGNORECASE), r"\1\2***"),
+)
+
+
 def redacted(text: str) -> str:
-    """`text` without the names and passwords that stand in its URLs, ``scheme://key:secret@host``."""
-    return re.sub(r"(\w:/+)[^\s'\"]*@", r"\1***@", text)
+    """`text` without secrets: names, passwords and signatures in URLs, and what is assigned to a token or a key."""
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text

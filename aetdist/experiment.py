@@ -57,7 +57,7 @@ def read_experiment(path: str | Path) -> Experiment:
         raise InputError(f"There is no experiment file {path}; aetdist config > {path.name} writes one.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:  # broken TOML, broken UTF-8
+    except (ValueError, RecursionError) as error:  # broken TOML, broken UTF-8, brackets without end
         raise InputError(f"{path} is not TOML: {error}") from None
     folder = path.absolute().parent
     store = content.pop("store", None)

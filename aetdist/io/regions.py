@@ -16,7 +16,7 @@ from dask.array.core import normalize_chunks
 from ..errors import StoreError
 from .damage import describe_damage
 from .hierarchy import attributes_of
-from .places import Place, place, zarr_store
+from .places import Place, inside, place, zarr_store
 
 #: Chunks of an array that comes without any, in bytes.
 _CHUNK_BYTES = 16 * 2**20
@@ -69,7 +69,7 @@ def open_dataset(path: str | Place, group: str, *, chunks: dict[str, int] | None
     StoreError
         If there is no such group.
     """
-    if not (place(path) / group / "zarr.json").is_file():
+    if not (inside(place(path), group) / "zarr.json").is_file():
         raise StoreError(f"{path} holds no group {group!r}.")
     dataset = xr.open_dataset(zarr_store(path), engine="zarr", group=group, consolidated=False, chunks=chunks)
     for name, variable in dataset.variables.items():
@@ -97,7 +97,7 @@ def require_record(path: str | Place, group: str, digest: str) -> None:
     StoreError
         If the group is gone or was begun anew: a task of an interrupted run must not write into it.
     """
-    stored = attributes_of(place(path) / group).get("provenance") or {}
+    stored = attributes_of(inside(place(path), group)).get("provenance") or {}
     if stored.get("digest") != digest:
         raise StoreError(f"{group!r} in {path} was begun anew by another run; what this task made is dropped.")
 

@@ -46,6 +46,8 @@ def list_files(files: str | Path | Sequence[str | Path]) -> list[str | Path]:
     several = [files] if isinstance(files, str | Path) else list(files)
     found: list[str | Path] = []
     for entry in several:
+        if "\0" in str(entry):
+            raise InputError(f"{str(entry)!r} came; the name of a file cannot hold a zero byte.")
         found += _images_in(Path(entry)) if Path(entry).is_dir() else [entry]
     if not found:
         raise InputError("No file came to import; name one or more files of images, or their folder.")
@@ -175,4 +177,10 @@ def _images_in(folder: Path) -> list[str | Path]:
         raise InputError(
             f"The folder {folder} holds no images; needed are files of {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
+    for file in found:
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"{file} is a link to {file.resolve()}, outside the folder that is imported; name that file itself, or "
+                "copy it into the folder."
+            )
     return in_natural_order(found)

@@ -183,9 +183,27 @@ def _entries(path: Path, kind: str, chunks: dict[int, int] | None = None) -> lis
             f"{path} is read by RosettaSciIO, which is not installed: pip install 'aetdist[em]', or save the images "
             "as MRC, TIFF or HDF5."
         ) from None
+    if kind == "emd":
+        _refuse_links(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tags that it does not know
         return list(reader(str(path), lazy=True, **({"chunks": chunks} if chunks and kind == "dm" else {})))
+
+
+def _refuse_links(path: Path) -> None:
+    """Refuse an EMD whose contents are elsewhere: RosettaSciIO would read whatever file it names."""
+
+    def look(name: str, link: Any) -> None:
+        if isinstance(link, h5py.ExternalLink):
+            raise InputError(f"{path}::{name} links to {link.filename}; copy the data into the file.")
+
+    def look_into(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            raise InputError(f"{path}::{name} keeps its numbers in other files; repack it into one file.")
+
+    with h5py.File(path, "r") as file:
+        file.visititems_links(look)
+        file.visititems(look_into)
 
 
 @contextmanager
