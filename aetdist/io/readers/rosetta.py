@@ -192,18 +192,21 @@ def _entries(path: Path, kind: str, chunks: dict[int, int] | None = None) -> lis
 
 def _refuse_links(path: Path) -> None:
     """Refuse an EMD whose contents are elsewhere: RosettaSciIO would read whatever file it names."""
+    elsewhere: dict[str, str] = {}  # to raise inside of h5py's visits would be lost
 
     def look(name: str, link: Any) -> None:
         if isinstance(link, h5py.ExternalLink):
-            raise InputError(f"{path}::{name} links to {link.filename}; copy the data into the file.")
+            elsewhere[name] = f"links to {link.filename}"
 
     def look_into(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
-            raise InputError(f"{path}::{name} keeps its numbers in other files; repack it into one file.")
+            elsewhere[name] = "keeps its numbers in other files"
 
     with h5py.File(path, "r") as file:
         file.visititems_links(look)
         file.visititems(look_into)
+    for name, where in elsewhere.items():
+        raise InputError(f"{path}::{name} {where}; copy the data into this one.")
 
 
 @contextmanager
