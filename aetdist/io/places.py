@@ -253,7 +253,7 @@ def inside(where: Place, name: str) -> Place:
     if not name or {"", ".", ".."} & set(name.split("/")) or re.search(r"[\\\0]", name):
         raise StoreError(f"{name!r} cannot be in a store; needed is the name of a group, such as 'analysis/summary'.")
     found = where / name
-    if isinstance(found, Path):
+    if isinstance(found, Path) and isinstance(where, Path):
         real = os.path.realpath(found)
         if not real.startswith(os.path.realpath(where) + os.sep):
             raise StoreError(

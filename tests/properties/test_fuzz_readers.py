@@ -44,7 +44,7 @@ from foreign_files import FORMATS, MICROSCOPES
 
 TRIES = os.environ.get("AETDIST_FUZZ")
 FUZZ = settings(
-    max_examples=int(TRIES or 20),
+    max_examples=int(TRIES or 12),
     derandomize=TRIES is None,
     database=None,
     deadline=None,
