@@ -180,11 +180,24 @@ def place(where: str | Place) -> Place:
     text = str(where)
     if text.startswith("s3:/"):
         return S3Place.of(text)
-    if "\0" in text:
-        raise InputError(f"{text!r} came; a name cannot hold a zero byte.")
+    checked_name(text)
     if "://" in text:
         raise InputError(f"{redacted(text).partition('?')[0]} came; needed is a folder, or s3://bucket/name.")
     return Path(where)
+
+
+def checked_name(name: str | Path) -> str:
+    """Name of a file or a folder that a file system can have.
+
+    Raises
+    ------
+    InputError
+        If it holds a zero byte, or a part of it is too long.
+    """
+    text = str(name)
+    if "\0" in text or any(len(part.encode(errors="replace")) > 255 for part in text.split("/")):
+        raise InputError(f"{text[:60]!r} came, which cannot be the name of a file; needed is text of up to 255 bytes.")
+    return text
 
 
 def within(folder: Path, name: str) -> Place:

@@ -360,6 +360,10 @@ def test_readers__headers_that_claim_too_much(name: str, change: Callable[[bytes
         ("experiment", "a = " + "9" * 5000),
         ("run", TOML.replace('"a.h5"', '"a\\u0000.h5"')),
         ("run", TOML.replace("[scan]", "[[scan]]")),
+        ("run", TOML.replace("a.h5", "9" * 400)),
+        ("run", TOML.replace("run.zarr", "9" * 400)),
+        ("run", TOML.replace("a.csv", "9" * 400)),
+        ("atoms", '"x,y,z\n0,0,0\n1,1,1\n'),
     ],
 )
 def test_readers__text_that_asks_for_too_much(name: str, text: str) -> None:
