@@ -88,8 +88,14 @@ class _Interrupted(Exception):
 
 def describe(error: BaseException) -> tuple[str, int]:
     """One line for `error`, and the exit code: 2 for what the user can mend, else 1."""
+    from .blocks.lost import cluster_errors
     from .errors import AetdistError
 
+    try:
+        with cluster_errors():
+            raise error
+    except BaseException as told:
+        error = told
     text = _one_line(str(error))
     if isinstance(error, AetdistError):
         return text, 2
