@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AetdistError, InputError
-from ..io.places import Place, place
 from .environment import too_many_threads
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from ..io.places import Place
 
 PACKAGES = ("aetdist", "dask", "distributed", "numpy", "numba", "zarr")
 """Packages of which client and workers need the same version."""
@@ -29,8 +30,8 @@ def check_workers(client: Client, store: str | Place | None = None) -> None:
     ----------
     client : distributed.Client
         Connected to the workers.
-    store : str, Path or S3Place, optional
-        The store that they are to work on, or where it is going to be.
+    store : str or Path, optional
+        The store that they are to work on, or where it is going to be: a folder, or ``s3://bucket/name``.
 
     Raises
     ------
@@ -39,13 +40,18 @@ def check_workers(client: Client, store: str | Place | None = None) -> None:
         than the client, libraries that take more threads than the worker has, or does not see the
         store; the message names the worker and what differs.
     """
+    from ..io.places import place
+
     versions: Any = client.get_versions(packages=PACKAGES)
     here = _versions(versions["client"])
     _refuse({worker: _other_versions(here, _versions(found)) for worker, found in versions["workers"].items()})
-    with _mark(store) as mark:
+    where = None if store is None else place(store).absolute()
+    with _mark(where) as mark:
+        # What is not in S3 yet is to be absent for everyone.
+        seen = mark is None or isinstance(mark, Path) or mark.exists()
         # "return": a worker that cannot import this module answers with the error of its import.
-        answers = client.run(_describe, str(mark) if mark else None, on_error="return")
-    _refuse({worker: _unfit(answer, store) for worker, answer in answers.items()})
+        answers = client.run(_describe, mark, on_error="return")
+    _refuse({worker: _unfit(answer, where, seen) for worker, answer in answers.items()})
 
 
 def _versions(found: dict[str, Any]) -> dict[str, str | None]:
@@ -66,10 +72,9 @@ def _other_versions(here: dict[str, str | None], there: dict[str, str | None]) -
 
 
 @contextlib.contextmanager
-def _mark(store: str | Place | None) -> Iterator[Place | None]:
+def _mark(where: Place | None) -> Iterator[Place | None]:
     """A file in the store for a moment (beside it, where there is none yet): who sees it shares the file system."""
-    where = None if store is None else place(store).absolute()
-    if not isinstance(where, Path):  # in S3 there is but one place of that name
+    if not isinstance(where, Path):
         yield where
         return
     folder = where if where.is_dir() else where.parent
@@ -82,30 +87,25 @@ def _mark(store: str | Place | None) -> Iterator[Place | None]:
         yield Path(file.name)
 
 
-def _describe(mark: str | None, dask_worker: Any) -> dict[str, Any]:
+def _describe(mark: Place | None, dask_worker: Any) -> dict[str, Any]:
     """What a worker says of itself (runs on the worker)."""
+    try:
+        seen: bool | str = mark is None or mark.exists()
+    except AetdistError as error:  # of S3: no credentials, no such bucket
+        seen = _line(error)
     return {
         "source": source_digest(),
         "threads": dask_worker.state.nthreads,
         "too_many": too_many_threads(dask_worker.state.nthreads),
+        "sees": seen,
         "host": socket.gethostname(),
-        **_sees(mark),
     }
 
 
-def _sees(mark: str | None) -> dict[str, Any]:
-    """Whether this process sees a file, or can ask S3 for it, and if not, what to do."""
-    advice = "put the store on a file system that every worker sees under the same path"
-    try:
-        where = None if mark is None else place(mark)
-        seen = where is None or where.exists() or not isinstance(where, Path)
-    except AetdistError as error:
-        seen, advice = False, str(error)
-    return {"sees": seen, "advice": advice}
-
-
-def _unfit(answer: dict[str, Any] | Exception, store: str | Place | None) -> str | None:
-    if isinstance(answer, ImportError):
+def _unfit(answer: dict[str, Any] | Exception, where: Place | None, seen: bool) -> str | None:
+    """What is wrong with a worker that gave this answer, and what to do."""
+    # Where the function itself could not be unpacked, Dask sends only the text of the error.
+    if isinstance(answer, ImportError) or (isinstance(answer, Exception) and "No module named" in str(answer)):
         return f"cannot import aetdist ({_line(answer)}); install it where the worker starts"
     if isinstance(answer, Exception):
         return f"does not answer ({_line(answer)}); look into its log, or start it again"
@@ -116,8 +116,13 @@ def _unfit(answer: dict[str, Any] | Exception, store: str | Place | None) -> str
             f"has {answer['threads']} threads but {answer['too_many']}; start it with OMP_NUM_THREADS, "
             f"OPENBLAS_NUM_THREADS and MKL_NUM_THREADS set to {answer['threads']}"
         )
-    if not answer["sees"]:
-        return f"(on {answer['host']}) does not see {place(store or '').absolute()}; {answer['advice']}"
+    if isinstance(answer["sees"], str):
+        return f"(on {answer['host']}) cannot reach {where}: {answer['sees'].rstrip('.')}"
+    if answer["sees"] != seen:
+        return (
+            f"(on {answer['host']}) does not see {where}; put the store on a file system that every worker sees "
+            "under the same path"
+        )
     return None
 
 
