@@ -34,6 +34,7 @@ from .experiment import Experiment, checked_keywords, default_config, read_exper
 from .io import Record, Store, describe_groups, newest
 from .io.groups import ATOMS, VOLUME
 from .io.hierarchy import attributes_of, is_store
+from .planning import plan, refuse_what_cannot_fit
 from .validation import design, nested_path, table_of, validate_stage
 
 Summary = dict[str, Any]
@@ -50,6 +51,7 @@ __all__ = [
     "export",
     "import_series",
     "info",
+    "plan",
     "preprocess",
     "project",
     "reconstruct",
@@ -310,6 +312,8 @@ def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:
         with Store.create(experiment.store) if first_time else Store.open(experiment.store, "a") as store:
             records = expected_records(experiment, store)
             for name, keywords in experiment.stages.items():
+                to_come = {n: k for n, k in experiment.stages.items() if not _is_current(store, n, experiment, records)}
+                refuse_what_cannot_fit(to_come, store)
                 if name == "export":
                     states[name] = export_stale(store, keywords, records)
                     continue

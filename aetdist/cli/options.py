@@ -64,7 +64,7 @@ def command(name: str, *, cluster: str | None = None) -> Callable[..., click.Com
     def decorate(function: Callable[..., Summary]) -> click.Command:
         @functools.wraps(function)
         def run(as_json: bool, log_file: Path | None, debug: bool, **options: Any) -> None:
-            where = {key: options.pop(key, None) for key in ("cluster", "workers", "memory_limit")}
+            where = {key: options.pop(key, None) for key in ("cluster", "workers", "memory_limit") if cluster}
             wanted = cluster == "always" or any(value is not None for value in where.values())
             with session(as_json=as_json, log_file=log_file) as show, contextlib.ExitStack() as stack:
                 if cluster and wanted and not options.get("dry_run"):
