@@ -26,8 +26,8 @@ WORKERS = 2
 #: Field (nx, ny), window (nx, ny), thickness of the film in Angstrom.
 SIZES = {
     "small": ((160, 128), (72, 72), 20.0),
-    "medium": ((288, 192), (112, 112), 32.0),
-    "large": ((416, 288), (160, 160), 44.0),
+    "medium": ((256, 192), (112, 112), 32.0),
+    "large": ((320, 256), (160, 160), 44.0),
 }
 TINY = {"tiny": ((64, 48), (40, 40), 12.0)}
 OVERLAP, N_TILTS = 32, 21
@@ -40,7 +40,7 @@ def measure(sizes: dict[str, Any]) -> dict[str, Any]:
     for name, (field, window, thickness) in sizes.items():
         with tempfile.TemporaryDirectory() as folder:
             figures[name] = compare(Path(folder) / "film.zarr", field, window, thickness)
-        print(f"{name}: done", file=sys.stderr)
+        print(name, json.dumps(figures[name]), file=sys.stderr)
     return figures
 
 
