@@ -35,6 +35,7 @@ from .io import Record, Store, describe_groups, newest, write_export
 from .io.groups import ATOMS, VOLUME
 from .io.hierarchy import attributes_of, is_store
 from .io.places import local_path
+from .planning import plan, refuse_what_cannot_fit
 from .validation import design, nested_path, table_of, validate_stage
 
 Summary = dict[str, Any]
@@ -51,6 +52,7 @@ __all__ = [
     "export",
     "import_series",
     "info",
+    "plan",
     "preprocess",
     "project",
     "reconstruct",
@@ -313,6 +315,8 @@ def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:
         with Store.create(experiment.store) if first_time else Store.open(experiment.store, "a") as store:
             records = expected_records(experiment, store)
             for name, keywords in experiment.stages.items():
+                to_come = {n: k for n, k in experiment.stages.items() if not _is_current(store, n, experiment, records)}
+                refuse_what_cannot_fit(to_come, store)
                 if name == "export":
                     states[name] = export_stale(store, keywords, records)
                     continue
