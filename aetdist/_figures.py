@@ -19,7 +19,8 @@ from .analysis.precision import precision_effect
 from .analysis.yang2021 import CUTOFF, SOLUTE, Row, compare_published
 from .errors import InputError
 from .experiment import checked_keywords
-from .io import Store
+from .io import Store, newest
+from .io.groups import ATOMS
 from .io.hierarchy import is_store
 from .report.findings import find
 from .report.order import names_of_types
@@ -137,11 +138,12 @@ def gather(path: str | Path) -> Material:
         findings = find(store)
         models = {name: found for name, found in findings.order.items() if name}
         first = next(iter(models), "")
-        atoms = findings.atoms if not first else store.read(f"{first}/atoms")
+        group = f"{first}/{ATOMS}" if first else newest(ATOMS, store)
+        atoms = store.read(group) if group in store.groups() else None
         simulated = None
         if findings.validation is not None and is_store(nested_path(path)):
             with Store.open(nested_path(path)) as nested:
-                there = [group for group in _SIMULATED if group in nested.groups()]
+                there = [name for name in _SIMULATED if name in nested.groups()]
                 simulated = nested.read(there[0]).load() if there else None
         found = {name: dataset.load() for name, dataset in findings.order.get(first, {}).items()}
         return Material(
