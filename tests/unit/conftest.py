@@ -23,7 +23,7 @@ TILTS = (-50.0, -20.0, 0.0, 0.0, 35.0)
 def atoms() -> xr.Dataset:
     """A particle of three types, refined."""
     rng = np.random.default_rng(0)
-    made = nanoparticle(34.0, species=("Co", "Pd", "Pt"), seed=1)
+    made = nanoparticle(30.0, species=("Co", "Pd", "Pt"), seed=1)
     n = made.sizes["atom"]
     axis = centred_coordinates(40, 1.0)
     found = {

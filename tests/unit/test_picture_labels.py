@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aetdist import report
-from aetdist.report import draw_deviations, draw_design
+from aetdist.report import draw_design, draw_deviations
 from aetdist.report.findings import Findings, pictures
 
 #: What has no unit: numbers, parts of 1, names.
