@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ..scene import Balls, frame_of, paint, view_of
 from ..style import COLOURS
 from .catalogue import Material
 from .mro import balls_of_clusters
-from .order import positions_of, types_of
+from .order import balls_of_nuclei, positions_of, types_of
 
 FRAMES, SECONDS = 90, 9.0
 """Of one turn."""
@@ -26,12 +27,12 @@ _FORMATS = {".webp": "WEBP", ".gif": "GIF", ".png": "PNG"}
 
 
 def write_movies(material: Material, folder: Path, *, frames: int = FRAMES, width: int = _WIDTH) -> dict[str, Path]:
-    """Computes: movies of one turn: all atoms, the atoms of each type, the medium-range order; WebP, and MP4.
+    """Computes: movies of one turn: the atoms by type, crystal nuclei, medium-range order; WebP, and MP4.
 
     Parameters
     ----------
     material : Material
-        With atoms; with ``medium_range_order`` there is a movie of that too.
+        With atoms; with ``nuclei`` and ``medium_range_order`` there are movies of those too.
     folder : Path
         Where they go.
     frames, width : int
@@ -57,6 +58,9 @@ def _movies(material: Material) -> Iterator[tuple[str, Balls]]:
     position = position - 0.5 * (position.min(axis=0) + position.max(axis=0))
     colours = np.array(COLOURS)[(kind - 1) % len(COLOURS)]
     yield "movie_atoms", Balls.of(position, 1.35, colours.tolist())
+    if "nuclei" in material.found:
+        with contextlib.suppress(InputError):  # there are none
+            yield "movie_nuclei", balls_of_nuclei(position, material.found["nuclei"])
     mro = material.found.get("medium_range_order")
     if mro is not None and np.isin(KINDS, mro["mro_type"].values).any():
         yield "movie_medium_range_order", balls_of_clusters(position, mro)
