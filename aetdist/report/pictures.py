@@ -367,6 +367,6 @@ def _frame(axes: Axes, field: Field | None) -> None:
         frame.set_path_effects([withStroke(linewidth=3, foreground="#404040")])
         axes.add_patch(frame)
         axes.annotate(
-            "measured field", (left, top), xytext=(0, -2), textcoords="offset points", fontsize="small", color="white",
-            ha="left", va="top", path_effects=[withStroke(linewidth=2, foreground="#404040")],
+            "measured field", (left, top), xytext=(4, -4), textcoords="offset points", fontsize="small", color="white",
+            ha="left", va="top", bbox={"facecolor": "#404040", "edgecolor": "none", "pad": 1.5},
         )  # fmt: skip
