@@ -20,7 +20,7 @@ TILTS = (-50.0, -20.0, 0.0, 0.0, 35.0)
 
 
 @pytest.fixture(scope="session")
-def atoms() -> xr.Dataset:
+def run_atoms() -> xr.Dataset:
     """A particle of three types, refined."""
     rng = np.random.default_rng(0)
     made = nanoparticle(30.0, species=("Co", "Pd", "Pt"), seed=1)
@@ -37,10 +37,12 @@ def atoms() -> xr.Dataset:
 
 
 @pytest.fixture(scope="session")
-def series(atoms: xr.Dataset) -> xr.Dataset:
+def run_series(run_atoms: xr.Dataset) -> xr.Dataset:
     """Its images, aligned and refined."""
     rng = np.random.default_rng(1)
-    made = simulate_tilt_series(atoms[["position", "type"]], TILTS, pixel_size=0.8, field=(52, 52), heights=[1, 2, 4])
+    made = simulate_tilt_series(
+        run_atoms[["position", "type"]], TILTS, pixel_size=0.8, field=(52, 52), heights=[1, 2, 4]
+    )
     made = made.compute()
     n = len(TILTS)
     return made.assign(
@@ -59,11 +61,11 @@ def series(atoms: xr.Dataset) -> xr.Dataset:
 
 
 @pytest.fixture(scope="session")
-def preprocessed(series: xr.Dataset) -> xr.Dataset:
+def run_preprocessed(run_series: xr.Dataset) -> xr.Dataset:
     """The same before alignment."""
-    n = series.sizes["tilt"]
-    return series.assign(
-        object_mask=series["images"] > 1.0,
+    n = run_series.sizes["tilt"]
+    return run_series.assign(
+        object_mask=run_series["images"] > 1.0,
         frame_shift=(("tilt", "frame", "component"), np.random.default_rng(2).normal(size=(n, 3, 2))),
         frame_kept=(("tilt", "frame"), np.ones((n, 3), bool)),
         sweep_correlation=(("strength", "profile", "model_tilt"), np.full((3, 2, 2), 0.97)),
@@ -74,11 +76,11 @@ def preprocessed(series: xr.Dataset) -> xr.Dataset:
 
 
 @pytest.fixture(scope="session")
-def volume(atoms: xr.Dataset) -> xr.Dataset:
+def run_volume(run_atoms: xr.Dataset) -> xr.Dataset:
     """Its volume, with the maps that a film has."""
     axis = centred_coordinates(52, 0.8)
-    heights = atoms["type"].values.astype(float)
-    density = render_atoms(atoms["position"].values, heights=heights, x=axis, y=axis, z=axis, pixel_size=0.8)
+    heights = run_atoms["type"].values.astype(float)
+    density = render_atoms(run_atoms["position"].values, heights=heights, x=axis, y=axis, z=axis, pixel_size=0.8)
     seam = np.where(np.abs(axis) < 4, 0.1, 0.0) * np.ones((52, 1))
     made = {
         "density": (("z", "y", "x"), density),
@@ -92,7 +94,7 @@ def volume(atoms: xr.Dataset) -> xr.Dataset:
 
 
 @pytest.fixture(scope="session")
-def analysed(atoms: xr.Dataset) -> dict[str, xr.Dataset]:
+def analysed(run_atoms: xr.Dataset) -> dict[str, xr.Dataset]:
     """All analyses of the atoms; that of an interface, which they do not have, is made up."""
     x = np.arange(-2.0, 12.0)
     interface = xr.Dataset(
@@ -102,32 +104,34 @@ def analysed(atoms: xr.Dataset) -> dict[str, xr.Dataset]:
         },
         {"distance": x},
     )  # fmt: skip
-    return analyze_atoms(atoms, cutoff=3.6, solute=3, surrogates=2, draws=0) | {"interface": interface}
+    return analyze_atoms(run_atoms, cutoff=3.6, solute=3, surrogates=2, draws=0) | {"interface": interface}
 
 
 @pytest.fixture(scope="session")
-def validation(atoms: xr.Dataset) -> xr.Dataset:
+def run_validation(run_atoms: xr.Dataset) -> xr.Dataset:
     """The atoms against themselves, moved."""
-    moved = atoms.assign(
-        position=atoms["position"] + np.random.default_rng(4).normal(0.0, 0.05, (atoms.sizes["atom"], 3))
+    moved = run_atoms.assign(
+        position=run_atoms["position"] + np.random.default_rng(4).normal(0.0, 0.05, (run_atoms.sizes["atom"], 3))
     )
-    result = compared(match_atoms(moved, atoms))
+    result = compared(match_atoms(moved, run_atoms))
     r_factor = ("tilt", np.linspace(0.1, 0.2, len(TILTS)))
     return with_units(result.assign(r_factor=r_factor).assign_coords(tilt=np.arange(len(TILTS))), VALIDATION)
 
 
 @pytest.fixture(scope="session")
 def complete(
-    atoms: xr.Dataset,
-    series: xr.Dataset,
-    preprocessed: xr.Dataset,
-    volume: xr.Dataset,
+    run_atoms: xr.Dataset,
+    run_series: xr.Dataset,
+    run_preprocessed: xr.Dataset,
+    run_volume: xr.Dataset,
     analysed: dict[str, xr.Dataset],
-    validation: xr.Dataset,
+    run_validation: xr.Dataset,
 ) -> Findings:
     """All of it."""
-    frames = preprocessed["images"].expand_dims(frame=3, axis=1).rename("frames")
-    raw = preprocessed[["angles"]].assign(frames=frames)
+    frames = run_preprocessed["images"].expand_dims(frame=3, axis=1).rename("frames")
+    raw = run_preprocessed[["angles"]].assign(frames=frames)
     other = {name: analysed[name] for name in ("pair_distribution", "bond_order")}
-    findings = Findings("run", series, volume, atoms, None, None, raw, preprocessed, series, validation)
+    findings = Findings(
+        "run", run_series, run_volume, run_atoms, None, None, raw, run_preprocessed, run_series, run_validation
+    )
     return dataclasses.replace(findings, order={"": analysed, "other": other})
