@@ -100,7 +100,9 @@ def draw_figures(
         material = _supplemented(material, wanted)
         files, missing = write_figures(material, wanted, folder, form)
         summary |= {"figures": files, "not_drawn": missing}
-        if movie:
+        if movie and material.atoms is None:
+            missing["movies"] = material.lacks("atoms")
+        elif movie:
             summary["movies"] = {name: str(path) for name, path in write_movies(material, folder).items()}
         table = ""
         if compare is not None and material.atoms is not None:
@@ -139,23 +141,34 @@ def gather(path: str | Path) -> Material:
         models = {name: found for name, found in findings.order.items() if name}
         first = next(iter(models), "")
         group = f"{first}/{ATOMS}" if first else newest(ATOMS, store)
-        atoms = store.read(group) if group in store.groups() else None
+        atoms = store.read(group).load() if group in store.groups() else None
+        atoms = atoms if atoms is not None and atoms.sizes["atom"] else None
         simulated = None
         if findings.validation is not None and is_store(nested_path(path)):
             with Store.open(nested_path(path)) as nested:
                 there = [name for name in _SIMULATED if name in nested.groups()]
                 simulated = nested.read(there[0]).load() if there else None
-        found = {name: dataset.load() for name, dataset in findings.order.get(first, {}).items()}
+        found = {
+            name: dataset.load()
+            for name, dataset in findings.order.get(first, {}).items()
+            if _is_of(store, f"{first}/analysis/{name}".strip("/"), group)
+        }
         return Material(
             findings.refined if findings.refined is not None else findings.series,
             findings.volume,
-            None if atoms is None else atoms.load(),
+            atoms,
             found,
             findings.validation,
             simulated,
             models,
             names_of_types(atoms) if atoms is not None else {},
         )
+
+
+def _is_of(store: Store, analysis: str, group: str) -> bool:
+    """Whether an analysis was made of the atoms that a group holds now."""
+    record = store.record(analysis)
+    return record is None or record.inputs.get(group, "") == store.digest(group)
 
 
 def write_figures(

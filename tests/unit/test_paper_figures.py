@@ -15,7 +15,7 @@ from aetdist import _figures
 from aetdist.analysis.mro import cluster_pairs, representative_pairs, shared_atoms
 from aetdist.analysis.yang2021 import PUBLISHED, compare_published
 from aetdist.errors import InputError
-from aetdist.io import write_xyz
+from aetdist.io import Record, Store, write_xyz
 from aetdist.report.findings import Findings
 from aetdist.report.paper import FIGURES, Material, style
 from aetdist.report.style import save_picture
@@ -141,6 +141,17 @@ def test_draw_figures__of_a_file(complete: Findings, tmp_path: Path) -> None:
     assert Path(again["figures"]["figure_2_short_range_order"]).suffix == ".png" and "numbers" not in again
     with pytest.raises(InputError, match="analyze"):
         aet.draw_figures(store, tmp_path / "again", solute=3)
+    with Store.open(store, "a") as opened:  # other atoms: the analyses are not theirs
+        opened.write("atoms", complete.atoms[["position", "type"]].isel(atom=slice(1, None)), record=Record("trace"))
+    later = aet.draw_figures(store, tmp_path / "later", only=["figure_1", "figure_2"])
+    assert list(later["figures"]) == ["figure_1_structure"] and "analyze" in later["not_drawn"]["figure_1_structure g"]
+
+
+def test_draw_figures__of_a_store_with_nothing_in_it(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "run.zarr"):
+        pass
+    said = aet.draw_figures(tmp_path / "run.zarr", tmp_path / "out", movie=True)
+    assert said["figures"] == {} and set(said["not_drawn"]) == {*(f.name for f in FIGURES), "movies"}
 
 
 @pytest.mark.parametrize(

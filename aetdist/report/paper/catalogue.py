@@ -50,8 +50,10 @@ class Material:
         if need in self.found:
             return ""
         if need in _OF_CLUSTERS:
-            return "no medium-range order was looked for, or none found: aetdist analyze ... --solute TYPE"
-        return f"the analysis {need} is not there: aetdist analyze makes it{_WHERE.get(need, '')}"
+            return (
+                "no medium-range order of these atoms was looked for, or none found: aetdist analyze ... --solute TYPE"
+            )
+        return f"there is no {need} of these atoms: aetdist analyze makes it{_WHERE.get(need, '')}"
 
     def type_name(self, number: int) -> str:
         """Element of a type, or its number."""
