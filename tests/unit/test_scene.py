@@ -86,7 +86,7 @@ def test_rods__reach_from_end_to_end() -> None:
 @pytest.mark.parametrize("suffix", [".webp", ".gif", ".png"])
 def test_movie__goes_round_once(tmp_path: Path, suffix: str) -> None:
     balls = Balls.of(np.random.default_rng(2).normal(0.0, 5.0, (30, 3)), 1.0, RED)
-    pictures = list(turn(balls, frames=6, width=61))
+    pictures = list(turn(balls, {"Co": RED}, frames=6, width=61))
     assert len(pictures) == 6 and pictures[0].shape[1] == 60 and pictures[0].shape[0] % 2 == 0
     assert not np.array_equal(pictures[0], pictures[3])
     path = save_movie(pictures, tmp_path / f"movie{suffix}", seconds=1.2)
