@@ -55,6 +55,7 @@ __all__ = [
     "reconstruct",
     "refine",
     "refine_angles",
+    "report",
     "run",
     "scan",
     "simulate",
@@ -273,10 +274,35 @@ def analyze(
         tables = summary.pop("models")
         summary |= {"models": tables} if len(tables) > 1 else next(iter(tables.values()))
     if report is not None:
-        from .report import write_report
+        from ._report import write_report
 
         summary["report"] = str(write_report(output or several[0], report))
     return {**summary, "text": text_of(tables)}
+
+
+def report(path: str | Path, output: str | Path | None = None, **options: Any) -> Summary:
+    """Computes: the report of a store, one page that needs nothing else.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store, in any state.
+    output : str or Path, optional
+        The file. Default: that of the store's name beside it, ``run.html`` for ``run.zarr``.
+    **options
+        Of `aetdist.write_report`.
+
+    Returns
+    -------
+    dict
+        ``report``: the file, ``report_bytes``.
+    """
+    from ._report import write_report
+
+    with accounted() as summary:
+        page = write_report(path, Path(path).with_suffix(".html") if output is None else output, **options)
+        summary |= {"report": str(page), "report_bytes": page.stat().st_size}
+    return summary
 
 
 def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:

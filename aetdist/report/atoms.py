@@ -40,7 +40,7 @@ def draw_intensities(atoms: xr.Dataset) -> Figure:
     bins = np.linspace(low, high if high > low else low + 1.0, 81)
     figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     axes = figure.add_subplot()
-    for label, colour, which in _kinds(atoms):
+    for label, colour, which in kinds_of_atoms(atoms):
         counts, _ = np.histogram(np.clip(values[which & finite], bins[0], bins[-1]), bins)
         axes.stairs(counts, bins, color=colour, fill=True, alpha=0.35)
         axes.stairs(counts, bins, color=colour, label=f"{label}: {np.count_nonzero(which):,}")
@@ -71,7 +71,7 @@ def draw_types_on_slices(
     middle = dict(zip("xyz", middle_of(volume), strict=True))
     near = volume["density"].sel({axis: slice(c - reach, c + reach) for axis, c in middle.items()})
     positions = dict(zip("xyz", atoms["position"].values.T, strict=True))
-    kinds = list(_kinds(atoms))
+    kinds = list(kinds_of_atoms(atoms))
     figure, views, scale = three_views(*(max(float(np.ptp(near[axis].values)), 1e-9) for axis in "xyz"), room=1.3)
     dot = max(4.0, (1.6 * scale * 72) ** 2)  # marks about 1.6 Angstrom wide
     for gone, axes in views.items():
@@ -218,7 +218,7 @@ def draw_sigmas(atoms: xr.Dataset) -> Figure:
     return figure
 
 
-def _kinds(atoms: xr.Dataset) -> list[tuple[str, str, np.ndarray]]:
+def kinds_of_atoms(atoms: xr.Dataset) -> list[tuple[str, str, np.ndarray]]:
     """Name, colour and atoms of each type; with its element where it has one."""
     if "type" not in atoms:
         return [("atoms", COLOURS[1], np.ones(atoms.sizes["atom"], dtype=bool))]

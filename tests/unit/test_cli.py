@@ -36,6 +36,7 @@ COMMANDS = [
     "demo",
     "simulate",
     "project",
+    "report",
 ]
 
 
