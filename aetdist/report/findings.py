@@ -158,6 +158,8 @@ def summary(findings: Findings) -> dict[str, str]:
         where = "atoms" if findings.comparison is None else "atoms found in the field"
         numbers[where] = f"{findings.atoms.sizes['atom']:,}"
         numbers |= _atom_numbers(findings.atoms)
+    else:
+        numbers |= {f"atoms of {name}": f"{atoms.sizes['atom']:,}" for name, atoms in findings.models.items()}
     if findings.comparison is not None:
         c = findings.comparison
         numbers |= {

@@ -122,36 +122,43 @@ class AtomView {
     const style = getComputedStyle(this.canvas);
     const paper = style.backgroundColor.match(/[\d.]+/g).slice(0, 3).map((value) => value / 255);
     this.spheres.draw(this.rotation(), this.zoom(), this.model.diameter, paper);
-    this.mark(style.color, ratio);
+    this.mark(style.color, style.backgroundColor, ratio);
   }
 
   /** Axes, a scale bar and a ring around the atom that is picked, over the spheres. */
-  mark(ink, ratio) {
+  mark(ink, paper, ratio) {
     const [pen, zoom, turn] = [this.marks.getContext("2d"), this.zoom(), this.rotation()];
     const { width, height } = this.marks;
+    const { fontFamily } = getComputedStyle(this.element);
     pen.clearRect(0, 0, width, height);
-    Object.assign(pen, { strokeStyle: ink, fillStyle: ink, lineWidth: 1.5 * ratio, font: `${13 * ratio}px ${getComputedStyle(this.element).fontFamily}`, textAlign: "center", textBaseline: "middle" });
+    Object.assign(pen, { font: `${13 * ratio}px ${fontFamily}`, textAlign: "center", textBaseline: "middle", lineJoin: "round" });
+    const stroke = (thick, path) => [[paper, thick + 3], [ink, thick]].forEach(([colour, wide]) => {
+      Object.assign(pen, { strokeStyle: colour, lineWidth: wide * ratio });
+      pen.beginPath();
+      path();
+      pen.stroke();
+    });
+    const write = (text, x, y) => {
+      Object.assign(pen, { strokeStyle: paper, fillStyle: ink, lineWidth: 4 * ratio });
+      pen.strokeText(text, x, y);
+      pen.fillText(text, x, y);
+    };
+    const line = (...ends) => () => ends.forEach(([x, y], i) => (i ? pen.lineTo(x, y) : pen.moveTo(x, y)));
     const [x, y, arm] = [46 * ratio, height - 46 * ratio, 26 * ratio];
     "xyz".split("").forEach((name, k) => {
-      pen.beginPath();
-      pen.moveTo(x, y);
-      pen.lineTo(x + arm * turn[0][k], y - arm * turn[1][k]);
-      pen.stroke();
-      pen.fillText(name, x + 1.45 * arm * turn[0][k], y - 1.45 * arm * turn[1][k]);
+      stroke(1.5, line([x, y], [x + arm * turn[0][k], y - arm * turn[1][k]]));
+      write(name, x + 1.45 * arm * turn[0][k], y - 1.45 * arm * turn[1][k]);
     });
     const most = (0.25 * width) / zoom;
     const power = 10 ** Math.floor(Math.log10(most));
     const length = Math.max(...[1, 2, 5].map((f) => f * power).filter((bar) => bar <= most));
     const [right, low] = [width - 20 * ratio, height - 20 * ratio];
-    pen.fillRect(right - length * zoom, low - 3 * ratio, length * zoom, 3 * ratio);
+    stroke(3, line([right - length * zoom, low], [right, low]));
     pen.textAlign = "right";
-    pen.fillText(`${Number(length.toPrecision(1))} Å`, right, low - 13 * ratio);
+    write(`${Number(length.toPrecision(1))} Å`, right, low - 13 * ratio);
     if (this.chosen >= 0) {
       const [at, up] = this.placeOf(this.chosen);
-      pen.beginPath();
-      pen.lineWidth = 2.5 * ratio;
-      pen.arc(at, up, (0.5 * this.model.diameter * zoom) + 4 * ratio, 0, 2 * Math.PI);
-      pen.stroke();
+      stroke(2.5, () => pen.arc(at, up, 0.5 * this.model.diameter * zoom + 4 * ratio, 0, 2 * Math.PI));
     }
   }
 
