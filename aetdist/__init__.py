@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._figures import draw_figures
     from ._report import write_report
     from .acquisition import import_acquisition
     from .align import align_tilt_series, apply_alignment
@@ -92,6 +93,7 @@ _HOMES = {
     "mro_significance": "analysis.mro",
     "validate_model": "validation",
     "design_experiment": "validation",
+    "draw_figures": "_figures",
     "template_matching": "analysis.templates",
     "resample": "analysis.resampling",
     "with_uncertainty": "analysis.resampling",
@@ -132,6 +134,7 @@ __all__ = [
     "crop_like",
     "denoise",
     "design_experiment",
+    "draw_figures",
     "find_mro",
     "find_nuclei",
     "find_surface",
@@ -180,6 +183,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if name == "data":  # a module whose own names stay together
+        return importlib.import_module(".data", __name__)
     if name == "__version__":
         from importlib.metadata import version
 
@@ -188,4 +193,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted([*__all__, "__version__", "data"])

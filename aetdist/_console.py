@@ -26,6 +26,7 @@ import click
 
 from ._labels import LABELS
 from ._usage import accounted
+from .errors import redacted
 
 log = logging.getLogger("aetdist")
 
@@ -199,7 +200,7 @@ def _value(key: str, value: Any) -> str:
 
 
 def _say(line: str) -> None:
-    print(f"aetdist: {line}", file=sys.stderr, flush=True)
+    print(f"aetdist: {redacted(line)}", file=sys.stderr, flush=True)
 
 
 def _one_line(text: str) -> str:
@@ -248,7 +249,7 @@ def _logging(log_file: Path | None) -> Iterator[None]:
     logging.getLogger().addHandler(nowhere)
     for handler in handlers:
         log.addHandler(handler)
-    log.debug("%s", shlex.join(sys.argv))
+    log.debug("%s", redacted(shlex.join(sys.argv)))
     try:
         yield
     except BaseException as error:

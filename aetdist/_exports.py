@@ -9,8 +9,9 @@ from typing import Any
 
 from ._usage import accounted
 from .errors import InputError
-from .io import Record, Store, newest, store_errors, write_mrc, write_xyz
+from .io import Record, Store, check_export, newest, write_export
 from .io.groups import ATOMS, VOLUME
+from .io.places import local_path
 
 Summary = dict[str, Any]
 
@@ -25,40 +26,38 @@ def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | P
     path : str or Path
         The store.
     atoms : str or Path, optional
-        Extended XYZ file to write the atoms to, in Angstrom: the calibrated, else the refined, else the classified,
-        else the traced ones, whichever are the last that were made from what the store holds now.
+        File to write the atoms to, in Angstrom, ``.xyz`` (extended XYZ) or ``.csv``: the calibrated, else the refined,
+        else the classified, else the traced ones, whichever are the last that were made from what the store holds now.
     volume : str or Path, optional
-        MRC file to write the volume to; its origin is the position of the first voxel in Angstrom.
+        File to write the volume to: ``.mrc``, ``.tif``, or the folder ``.ome.zarr`` (OME-Zarr 0.5); each says how large
+        a voxel is and where the first one lies.
 
     Raises
     ------
     InputError
-        If neither is asked for.
+        If neither is asked for, or a file cannot be written as its name says.
     StoreError
         If the store does not hold what is asked for.
     """
     if atoms is None and volume is None:
         raise InputError("Nothing to export came; name a file for atoms, for volume, or for both.")
+    check_files({ATOMS: atoms, VOLUME: volume})
     with accounted() as summary, Store.open(path) as store:
         if atoms is not None:
             group = newest(ATOMS, store)
-            write_file(store, group, Path(atoms))
+            write_export(group, local_path(atoms), store.read(group))
             summary |= {"atoms": str(atoms), "atoms_from": group}
         if volume is not None:
-            write_file(store, VOLUME, Path(volume))
+            write_export(VOLUME, local_path(volume), store.read(VOLUME))
             summary["volume"] = str(volume)
     return summary
 
 
-def write_file(store: Store, group: str, file: Path) -> None:
-    """Computes: a group, and writes it to a file: atoms as extended XYZ, the volume as MRC."""
-    write = write_mrc if group == VOLUME else write_xyz
-    if not file.parent.is_dir():
-        raise InputError(f"There is no folder {file.parent} to write {file.name} into; make it, or name another.")
-    if file.is_dir():
-        raise InputError(f"{file} is a folder; give the name of a file.")
-    with store_errors(file):
-        write(file, store.read(group))
+def check_files(files: Mapping[str, Any]) -> None:
+    """Refuse what cannot be exported, before anything is computed; `files` are by group, None is none."""
+    for group, file in files.items():
+        if file is not None:
+            check_export(group, Path(file))
 
 
 def export_stale(store: Store, files: Mapping[str, Any], records: Mapping[str, Record]) -> str:
@@ -66,7 +65,7 @@ def export_stale(store: Store, files: Mapping[str, Any], records: Mapping[str, R
     stale = stale_files(store, files, records)
     for group, file in stale.items():
         log.info("export: writing %s", file)
-        write_file(store, group, file)
+        write_export(group, file, store.read(group))
         kept = store.notes(group).get("exports", {})
         store.note(group, exports={**kept, str(file): _stamp(store.digest(group), file)})
     return "computed" if stale else "current"
@@ -97,6 +96,7 @@ def stale_files(store: Store, files: Mapping[str, Any], records: Mapping[str, Re
 
 def _stamp(digest: str, file: Path) -> list[Any] | None:
     """What is noted of an exported file: digest of its group, size, time; None if it is missing."""
-    if not file.is_file():
+    written = file / "zarr.json" if file.is_dir() else file  # the metadata of a folder are written last
+    if not written.is_file():
         return None
-    return [digest, file.stat().st_size, file.stat().st_mtime_ns]
+    return [digest, written.stat().st_size, written.stat().st_mtime_ns]

@@ -75,7 +75,7 @@ def commands_of(store: Store) -> list[str]:
     store : Store
         Open in any mode. The files it was imported from are named as they were then.
     """
-    name, made = store.path.name, {}
+    name, made = store.path.name if isinstance(store.path, Path) else str(store.path), {}
     models, of_models = [], None
     for group in store.groups():
         record, asked = store.record(group), store.notes(group).get("asked")

@@ -1,5 +1,7 @@
 """What went wrong, in one line: what came, what is needed, what to do."""
 
+import re
+
 
 class AetdistError(Exception):
     """An error the user can mend; the command line prints its one line and no traceback."""
@@ -23,3 +25,8 @@ class CapacityError(MemoryError, AetdistError):  # in this order tblib can bring
 
 class AetdistWarning(UserWarning):
     """Something looks wrong but may be meant; the work goes on."""
+
+
+def redacted(text: str) -> str:
+    """`text` without the names and passwords that stand in its URLs, ``scheme://key:secret@host``."""
+    return re.sub(r"(\w:/+)[^\s'\"]*@", r"\1***@", text)

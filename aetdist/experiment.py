@@ -16,6 +16,7 @@ from typing import Any
 
 from ._tables import SIMULATIONS, TABLES, is_settable, options_of
 from .errors import InputError
+from .io.places import Place, within
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Experiment:
 
     Parameters
     ----------
-    store : Path
+    store : Path or S3Place
         The store of the experiment.
     stages : dict of str to dict
         Keywords of each stage, in the order of the experiment; paths are absolute.
     """
 
-    store: Path
+    store: Place
     stages: dict[str, dict[str, Any]]
 
 
@@ -75,7 +76,7 @@ def read_experiment(path: str | Path) -> Experiment:
             stages[name] = _check_table(name, content[name], folder, str(path))
     if store is not None and not isinstance(store, str):
         raise InputError(f"{path}: store = {store!r} came, text is needed.")
-    where = folder / (stages["import"].pop("output") if store is None else store)
+    where = within(folder, stages["import"].pop("output") if store is None else store)
     return Experiment(where, stages)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ._analyze import analyze_files, text_of
-from ._exports import export, export_stale, stale_files, write_file
+from ._exports import check_files, export, export_stale, stale_files
 from ._forward import project, simulate
 from ._records import (
     SERIES,
@@ -31,9 +31,10 @@ from ._stages import STAGES, do_stage
 from ._usage import accounted
 from .errors import InputError
 from .experiment import Experiment, checked_keywords, default_config, read_experiment
-from .io import Record, Store, describe_groups, newest
+from .io import Record, Store, describe_groups, newest, write_export
 from .io.groups import ATOMS, VOLUME
 from .io.hierarchy import attributes_of, is_store
+from .io.places import local_path, place
 from .validation import design, nested_path, table_of, validate_stage
 
 Summary = dict[str, Any]
@@ -208,8 +209,8 @@ def validate(
     path : str or Path
         The store.
     truth, found : str or Path, optional
-        Extended XYZ files to write: the atoms that were simulated, and those that the stages found of them, laid over
-        the former.
+        Files to write, ``.xyz`` or ``.csv``: the atoms that were simulated, and those that the stages found of them,
+        laid over the former.
     **keywords
         Of `validate_model`.
 
@@ -219,12 +220,13 @@ def validate(
         ``validation``: how many are identified, missed and false, deviations, calibration ...; ``text``: the same as
         a table; and what `refine` says of the atoms, whose error bars are calibrated now.
     """
+    check_files({"truth": truth, "found": found})
     with accounted() as summary:
         summary |= _stage("validate", path, keywords)
         for name, file in (("truth", truth), ("found", found)):
             if file is not None:
                 with Store.open(nested_path(path)) as nested:
-                    write_file(nested, name, Path(file))
+                    write_export(name, local_path(file), nested.read(name))
                 summary[name] = str(file)
     return {**summary, "text": table_of(summary)}
 
@@ -263,7 +265,7 @@ def analyze(
     """
     several = [models] if isinstance(models, (str, Path)) else list(models)
     if output is None:
-        if len(several) != 1 or not is_store(Path(several[0])):
+        if len(several) != 1 or not is_store(several[0]):
             raise InputError("Files with atoms came; name the store to make, with -o analysis.zarr.")
         summary = _stage("analyze", several[0], keywords)
         tables = {"": summary}
@@ -288,7 +290,7 @@ def report(path: str | Path, output: str | Path | None = None, **options: Any) -
     path : str or Path
         The store, in any state.
     output : str or Path, optional
-        The file. Default: that of the store's name beside it, ``run.html`` for ``run.zarr``.
+        The file. Default: ``run.html`` for ``run.zarr``, beside it or, where that is in S3, here.
     **options
         Of `aetdist.write_report`.
 
@@ -300,7 +302,9 @@ def report(path: str | Path, output: str | Path | None = None, **options: Any) -
     from ._report import write_report
 
     with accounted() as summary:
-        page = write_report(path, Path(path).with_suffix(".html") if output is None else output, **options)
+        store = place(path)
+        beside = store.with_suffix(".html") if isinstance(store, Path) else f"{store.stem}.html"
+        page = write_report(path, output or beside, **options)
         summary |= {"report": str(page), "report_bytes": page.stat().st_size}
     return summary
 
@@ -321,6 +325,7 @@ def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:
         ``stages``: for each one "computed" or "current" ("to compute" in a dry run); and what the stages say.
     """
     experiment = read_experiment(experiment_toml)
+    check_files(experiment.stages.get("export", {}))
     with accounted() as summary:
         summary |= {"store": str(experiment.store), "stages": {}}
         states = summary["stages"]

@@ -25,7 +25,7 @@ from ._inputs import (
 )
 from .errors import InputError
 from .geometry import centred_coordinates, euler_from_convention, matrices_from_astra, matrices_from_euler
-from .io.readers import SeriesSource, Stack, list_datasets, open_stack, read_calibration
+from .io.readers import SeriesSource, Stack, TransposedStack, list_datasets, open_stack, read_calibration
 from .schema import EULER, TILT_SERIES, check, with_units
 
 __all__ = ["import_tilt_series"]
@@ -46,6 +46,7 @@ def import_tilt_series(
     tilt_axis: float = 0.0,
     angle_convention: str = "yang2021",
     flip_tilt: bool = False,
+    transpose: bool = False,
     voltage: float | None = None,
     dose: float | None = None,
     convergence: float | None = None,
@@ -83,6 +84,9 @@ def import_tilt_series(
         that IMOD aligned, give `x_pixels` and `y_pixels` half a pixel off.
     flip_tilt : bool
         Reverse the sense of the tilt, where a reconstruction comes out mirrored.
+    transpose : bool
+        Images, and the mask, are stored with x and y the other way round: in MAT files (x, y, tilt), as the published
+        ones of AET are.
     voltage, dose, convergence : float, optional
         kV, electrons / Angstrom^2 of the whole series, and mrad; kept in the attributes.
     detector : tuple of float, optional
@@ -116,6 +120,7 @@ def import_tilt_series(
         tilt_axis=tilt_axis,
         angle_convention=angle_convention,
         flip_tilt=flip_tilt,
+        transpose=transpose,
     )
     dataset.attrs.update(checked_acquisition(voltage, dose, convergence, detector))
     _check_pixels(_statistics(source), source.shape, mask)
@@ -134,9 +139,13 @@ def _lazy_series(
     tilt_axis: float,
     angle_convention: str,
     flip_tilt: bool,
+    transpose: bool,
 ) -> tuple[xr.Dataset, SeriesSource]:
     """The Dataset with no pixel read, and where the pixels come from."""
-    source = SeriesSource(_open_images(files, images), _open_mask(files, mask), mask == "nan")
+    stacks, masks = _open_images(files, images), _open_mask(files, mask)
+    if transpose:
+        stacks, masks = tuple(map(TransposedStack, stacks)), tuple(map(TransposedStack, masks))
+    source = SeriesSource(stacks, masks, mask == "nan")
     source.check()
     n, ny, nx = source.shape
     first = Path(source.images[0].path)

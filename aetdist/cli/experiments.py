@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,29 @@ def info(store: Path) -> Summary:
     from .. import pipeline
 
     return pipeline.info(store)
+
+
+@command("data")
+@click.argument("name", required=False)
+@click.argument("files", nargs=-1)
+@click.option("--folder", type=FOLDER, help="Where to keep the files. Default: the user's cache.")
+def data(name: str | None = None, files: tuple[str, ...] = (), **options: Any) -> Summary:
+    """Fetch the FILES of the published data set NAME; without a name, list what there is."""
+    from ..data import PUBLISHED, fetch
+
+    if name is None:
+        return {
+            "text": "\n\n".join(
+                f"{key}: {published.title}\n  files: {', '.join(published.files)}\n  cite: {published.citation}"
+                for key, published in PUBLISHED.items()
+            )
+        }
+    found = fetch(name, *files, **options)
+    published = PUBLISHED[name]
+    summary = {"files": found, "cite": published.citation}
+    with contextlib.suppress(KeyError):  # it needs a file that was not asked for
+        summary["next"] = published.command.format(**found)
+    return summary
 
 
 @command("demo", cluster="always")

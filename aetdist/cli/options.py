@@ -14,7 +14,16 @@ import click
 from .._console import Program, session
 
 Summary = dict[str, Any]
-FOLDER = click.Path(path_type=Path)
+
+
+class _Folder(click.Path):
+    """A path; a URL such as s3://bucket/run.zarr stays text, as `pathlib` would take it for a path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if "://" in str(value) else super().convert(value, param, ctx)
+
+
+FOLDER = _Folder(path_type=Path)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -70,6 +79,8 @@ def command(name: str, *, cluster: str | None = None) -> Callable[..., click.Com
                 if cluster and wanted and not options.get("dry_run"):
                     from ..cluster import connect
 
+                    if where["cluster"] is not None:
+                        where["store"] = options.get("store")
                     stack.enter_context(connect(where.pop("cluster"), **where))
                 show(function(**{key: value for key, value in options.items() if value is not None}))
 

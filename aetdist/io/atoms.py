@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,11 @@ import xarray as xr
 
 from ..errors import InputError
 from ..schema import ATOMS, AXES, with_units
+from .csv_atoms import read_csv
 from .groups import ATOMS as TRACED
 from .groups import newest
 from .hierarchy import is_store
+from .places import place
 from .store import Store
 from .xyz import read_xyz
 
@@ -32,10 +32,10 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     Parameters
     ----------
     path : str or pathlib.Path
-        Extended XYZ; a store (its newest atoms: refined, classified or traced); ``file.h5::dataset`` or ``.npy`` with
-        positions of shape (atom, 3); ``.csv`` with columns x, y, z and perhaps type. All in Angstrom. With the extra
-        ``formats`` (ASE) also ``.cif``, ``.pdb``, and LAMMPS ``.data``, ``.lmp``, ``.lammps``, ``.dump``,
-        ``.lammpstrj`` (the first frame).
+        Extended XYZ; a store, here or in S3 (its newest atoms: refined, classified or traced); ``file.h5::dataset``,
+        ``.mat`` or ``.npy`` with positions of shape (atom, 3), in MAT files also (3, atom); ``.csv``, see `read_csv`.
+        All in Angstrom. With the extra ``formats`` (ASE) also ``.cif``, ``.pdb``, and LAMMPS ``.data``, ``.lmp``,
+        ``.lammps``, ``.dump``, ``.lammpstrj`` (the first frame).
 
     Returns
     -------
@@ -50,20 +50,22 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     from .readers import read_table  # here, as it brings every foreign format with it
 
     name, separator, _ = str(path).partition("::")
-    file = Path(name)
+    file = place(name)
     if not file.exists():
         raise InputError(f"There is no file {name}.")
     if is_store(file):
         with Store.open(file) as store:
             return store.read(newest(TRACED, store))
-    if not file.is_file():
+    if not isinstance(file, Path) or not file.is_file():
         raise InputError(f"{name} is a folder and not an aetdist store; give a store or a file with atoms.")
     suffix = file.suffix.lower()
     if separator or suffix in (".npy", ".npz", ".h5", ".hdf5", ".mat"):
-        return _from_positions(read_table(str(path)), str(path))
+        table = read_table(str(path))
+        is_column_per_atom = suffix == ".mat" and table.ndim == 2 and table.shape[0] == 3 != table.shape[1]
+        return _from_positions(table.T if is_column_per_atom else table, str(path))
     if suffix in FOREIGN:
         return _read_foreign(file, FOREIGN[suffix])
-    return _read_csv(file) if suffix == ".csv" else read_xyz(file)
+    return read_csv(file) if suffix == ".csv" else read_xyz(file)
 
 
 def _read_foreign(file: Path, form: str) -> xr.Dataset:
@@ -104,31 +106,3 @@ def _from_positions(position: np.ndarray, name: str, types: np.ndarray | None = 
     if types is not None:
         dataset["type"] = "atom", types
     return with_units(dataset, ATOMS)
-
-
-def _read_csv(file: Path) -> xr.Dataset:
-    rows: list[list[float]] = []
-    names = None
-    with file.open(encoding="utf-8-sig", newline="") as opened:
-        reader = csv.reader(opened)
-        for words in reader:
-            if not any(word.strip() for word in words) or words[0].lstrip().startswith("#"):
-                continue
-            where = f"{file}, line {reader.line_num}"
-            try:
-                row = [float(word) for word in words]
-            except ValueError:
-                if names is not None or rows:
-                    raise InputError(f"{where}: {','.join(words)[:60]!r} came, numbers are needed.") from None
-                names = [word.strip().lower() for word in words]
-                if names not in (["x", "y", "z"], ["x", "y", "z", "type"]):
-                    raise InputError(f"{where}: columns {', '.join(words)} came; x, y, z[, type] are needed.") from None
-                continue
-            width = len(names or (rows[0] if rows else "xyz"[: len(row)]))
-            if len(row) != width or width not in (3, 4):
-                raise InputError(f"{where}: {len(row)} columns came; x, y, z[, type] are needed in every line.")
-            if not all(map(math.isfinite, row)) or (width == 4 and row[3] != int(row[3])):
-                raise InputError(f"{where}: finite numbers, and a whole one for the type, are needed.")
-            rows.append(row)
-    table = np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows else 3)
-    return _from_positions(table[:, :3], str(file), table[:, 3].astype(np.int64) if table.shape[1] == 4 else None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
 from ..schema import SCHEMA_VERSION
+from .places import Place, S3Place, at_once, place, subfolders
 from .record import installed_version
 
 _SCHEMA = "aetdist_schema_version"
@@ -19,12 +19,12 @@ def root_attributes() -> dict[str, Any]:
     return {_SCHEMA: SCHEMA_VERSION, _VERSION: installed_version()}
 
 
-def is_store(path: Path) -> bool:
+def is_store(path: str | Place) -> bool:
     """Whether a folder is an aetdist store, of whatever version."""
     return _SCHEMA in attributes_of(path)
 
 
-def check_root(path: Path) -> None:
+def check_root(path: Place) -> None:
     """Refuse what is not a store that this aetdist can read.
 
     Raises
@@ -44,30 +44,31 @@ def check_root(path: Path) -> None:
         )
 
 
-def nodes(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def nodes(path: Place) -> list[tuple[str, dict[str, Any]]]:
     """Name and attributes of every group that a stage made or is making, in alphabetical order."""
     found = []
 
-    def visit(folder: Path, name: str) -> None:
-        attributes = attributes_of(folder)
+    def visit(folder: Place, name: str, attributes: dict[str, Any]) -> None:
         if "status" in attributes:
             found.append((name, attributes))
-        for child in sorted(folder.iterdir()):
-            if child.is_dir() and _metadata(child).get("node_type") == "group":
-                visit(child, f"{name}/{child.name}".lstrip("/"))
+        children = subfolders(folder)
+        together = at_once(_metadata, children) if isinstance(folder, S3Place) else map(_metadata, children)
+        for child, metadata in zip(children, together, strict=True):
+            if metadata.get("node_type") == "group":
+                visit(child, f"{name}/{child.name}".lstrip("/"), metadata.get("attributes", {}))
 
     if path.is_dir():
-        visit(path, "")
+        visit(path, "", attributes_of(path))
     return found
 
 
-def attributes_of(folder: Path) -> dict[str, Any]:
+def attributes_of(folder: str | Place) -> dict[str, Any]:
     """Attributes of a group; empty where there is none."""
-    metadata = _metadata(folder)
+    metadata = _metadata(place(folder))
     return metadata.get("attributes", {}) if metadata.get("node_type") == "group" else {}
 
 
-def _metadata(folder: Path) -> dict[str, Any]:
+def _metadata(folder: Place) -> dict[str, Any]:
     try:
         metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):

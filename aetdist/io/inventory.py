@@ -6,6 +6,7 @@ from typing import Any
 
 from .hierarchy import nodes
 from .ledger import BlockLedger
+from .places import tree_size
 from .record import Record
 from .regions import open_dataset
 from .store import Store
@@ -34,7 +35,7 @@ def describe_groups(store: Store) -> dict[str, dict[str, Any]]:
         described: dict[str, Any] = {
             "status": attributes["status"],
             "dimensions": {str(name): size for name, size in open_dataset(store.path, group).sizes.items()},
-            "size_bytes": sum(file.stat().st_size for file in (store.path / group).rglob("*") if file.is_file()),
+            "size_bytes": tree_size(store.path / group),
             "stage": record.stage,
             "created": record.created,
             "version": record.version,

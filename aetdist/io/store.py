@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +19,7 @@ from ..errors import StoreError
 from .folder import StoreFolder
 from .hierarchy import attributes_of, check_root, nodes, root_attributes
 from .lock import StoreLock
+from .places import Place, move_tree, place, remove_tree, zarr_store
 from .record import Record, plain
 from .regions import open_dataset, store_errors, stored_chunks, write_lazily
 
@@ -34,7 +34,7 @@ class Store:
     the lock of the store. A group appears (to `read`, `record` and `groups`) once it is complete.
     """
 
-    def __init__(self, path: Path, lock: StoreLock | None) -> None:
+    def __init__(self, path: Place, lock: StoreLock | None) -> None:
         self.path = path
         self._lock = lock
         self._folder = StoreFolder(path)
@@ -43,7 +43,7 @@ class Store:
     # -- opening ---------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: str | Path, *, overwrite: bool = False) -> Store:
+    def create(cls, path: str | Place, *, overwrite: bool = False) -> Store:
         """Make a new, empty store, open for writing.
 
         When the ``with`` block raises before its first group is finished, the half-made store is
@@ -51,8 +51,8 @@ class Store:
 
         Parameters
         ----------
-        path : str or pathlib.Path
-            Folder to make.
+        path : str, pathlib.Path or S3Place
+            Folder to make, or ``s3://bucket/name``.
         overwrite : bool, default False
             Replace a store that is there. Any other folder is never replaced.
 
@@ -68,7 +68,7 @@ class Store:
             store._folder.make_room(overwrite)
             store._is_new = True
             with store_errors(store.path):
-                zarr.open_group(str(store.path), mode="w-", zarr_format=3, attributes=root_attributes())
+                zarr.open_group(zarr_store(store.path), mode="w-", zarr_format=3, attributes=root_attributes())
         except BaseException:
             store._drop_new()
             store.close()
@@ -76,13 +76,13 @@ class Store:
         return store
 
     @classmethod
-    def open(cls, path: str | Path, mode: Literal["r", "a"] = "r") -> Store:
+    def open(cls, path: str | Place, mode: Literal["r", "a"] = "r") -> Store:
         """Open a store that is there.
 
         Parameters
         ----------
-        path : str or pathlib.Path
-            Its folder.
+        path : str, pathlib.Path or S3Place
+            Its folder, or ``s3://bucket/name``.
         mode : {"r", "a"}
             For reading, or for writing too.
 
@@ -95,13 +95,13 @@ class Store:
         """
         if mode not in ("r", "a"):
             raise StoreError(f"Mode {mode!r} of a store; needed is 'r' or 'a' (Store.create makes a new one).")
-        folder = Path(path).absolute()
+        folder = place(path).absolute()
         if mode == "r":
             check_root(folder)
             return cls(folder, None)
-        if folder.exists():
+        if folder.exists() and not StoreFolder(folder).replaced.exists():  # which a killed run may have left
             check_root(folder)
-            if not os.access(folder, os.W_OK):
+            if isinstance(folder, Path) and not os.access(folder, os.W_OK):
                 raise StoreError(f"{folder} is read-only; ask for the right to write, or work on a copy of it.")
         store = cls._locked(folder)
         try:
@@ -112,8 +112,8 @@ class Store:
         return store
 
     @classmethod
-    def _locked(cls, path: str | Path) -> Store:
-        folder = Path(path).absolute()
+    def _locked(cls, path: str | Place) -> Store:
+        folder = place(path).absolute()
         store = cls(folder, StoreLock(folder).acquire())
         try:
             store._folder.recover()
@@ -209,7 +209,7 @@ class Store:
 
     def tree(self) -> xr.DataTree:
         """Open the whole hierarchy, lazily, incomplete groups included."""
-        return xr.open_datatree(str(self.path), engine="zarr", consolidated=False, chunks={})
+        return xr.open_datatree(zarr_store(self.path), engine="zarr", consolidated=False, chunks={})
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -274,7 +274,7 @@ class Store:
         """
         self._check_writable()
         with store_errors(self.path):
-            opened = zarr.open_group(str(self.path), path=group, mode="r+")
+            opened = zarr.open_group(zarr_store(self.path), path=group, mode="r+")
             for name, array in opened.arrays():
                 missing = array.nchunks - array.nchunks_initialized if array.size else 0
                 if missing > 0:
@@ -291,7 +291,7 @@ class Store:
         self._check_writable()
         self._complete(group)
         with store_errors(self.path):
-            attributes = zarr.open_group(str(self.path), path=group, mode="r+").attrs
+            attributes = zarr.open_group(zarr_store(self.path), path=group, mode="r+").attrs
             attributes["notes"] = {**self.notes(group), **plain(notes)}
 
     def delete(self, group: str) -> None:
@@ -303,8 +303,8 @@ class Store:
         with store_errors(self.path):
             for name, _ in nodes(self.path):
                 if name == group or name.startswith(group + "/"):  # first: a killed deletion must not look complete
-                    zarr.open_group(str(self.path), path=name, mode="r+").attrs["status"] = "incomplete"
-            shutil.rmtree(folder)
+                    zarr.open_group(zarr_store(self.path), path=name, mode="r+").attrs["status"] = "incomplete"
+            remove_tree(folder)
 
     def rename(self, group: str, name: str) -> None:
         """Give a complete group another name; one that has that name is replaced.
@@ -318,7 +318,7 @@ class Store:
         self._complete(group)
         self.delete(name)
         with store_errors(self.path):
-            (self.path / group).rename(self.path / name)
+            move_tree(self.path / group, self.path / name)
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -347,7 +347,7 @@ class Store:
         with store_errors(self.path):
             self.delete(group)
             dataset.to_zarr(
-                str(self.path),
+                zarr_store(self.path),
                 group=group,
                 mode="w",
                 encoding=encoding,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,11 @@ def _mrc_grid(path: Path) -> tuple[float | None, dict[str, float] | None]:
     """Edge of a voxel and position of the first one, in Angstrom, where the header says them."""
     import mrcfile
 
-    with mrcfile.open(path, header_only=True, permissive=True) as file:
-        sizes = [float(file.voxel_size[axis]) for axis in "xyz"]
-        origin = {axis: float(file.header.origin[axis]) for axis in "xyz"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of old headers; whoever opened the stack has checked it
+        with mrcfile.open(path, header_only=True, permissive=True) as file:
+            sizes = [float(file.voxel_size[axis]) for axis in "xyz"]
+            origin = {axis: float(file.header.origin[axis]) for axis in "xyz"}
     if not all(sizes):
         return None, None
     if not np.allclose(sizes, sizes[0], rtol=1e-3):

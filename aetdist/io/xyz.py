@@ -15,6 +15,7 @@ import xarray as xr
 from ..errors import InputError
 from ..schema import ATOMS, AXES, check, with_units
 from .record import plain
+from .whole import whole
 
 #: What a species is called that nobody named.
 UNKNOWN = "X"
@@ -75,14 +76,9 @@ def write_xyz(path: str | Path, atoms: xr.Dataset) -> None:
     if "Lattice" in comment:
         comment["Lattice"] = np.ravel(comment["Lattice"]).astype(float).tolist()
     header = " ".join([f"Properties={':'.join(properties)}", *(_format_pair(k, v) for k, v in comment.items())])
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(f"{n}\n{header}\n")
-            file.writelines(" ".join(row) + "\n" for row in zip(*columns, strict=True))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(f"{n}\n{header}\n")
+        file.writelines(" ".join(row) + "\n" for row in zip(*columns, strict=True))
 
 
 def read_xyz(path: str | Path) -> xr.Dataset:

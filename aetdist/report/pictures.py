@@ -55,7 +55,7 @@ def draw_slices(
         cut = cuts[gone]
         box = extent(cut[across].values, cut[up].values)
         axes.imshow(cut.transpose(up, across), extent=box, cmap="gray", vmin=0, vmax=top or 1)
-        axes.set_title(f"{gone} = {float(cut[gone]):.0f} Å", fontsize=9)
+        axes.set_title(f"{gone} = {float(cut[gone]):.0f} Å", fontsize="small")
     add_scale_bar(views["z"])
     return figure
 
@@ -106,7 +106,7 @@ def draw_atoms_on_slice(
         axes.scatter(*true, s=0.4 * size, marker="+", color=COLOURS[4], linewidths=1.0, label="true")
     axes.set(xlabel="x (Å)", ylabel="y (Å)", title=f"z = {middle:.1f} ± {thickness / 2:.1f} Å")
     add_scale_bar(axes)
-    figure.legend(loc="outside lower right", ncols=2, fontsize=9)
+    figure.legend(loc="outside lower right", ncols=2, fontsize="small")
     return figure
 
 
@@ -303,7 +303,7 @@ def draw_atoms(atoms: xr.Dataset, *, by: str | None = None) -> Figure:
             Line2D([], [], marker="o", linestyle="", color=COLOURS[i % len(COLOURS)], label=str(kind))
             for i, kind in enumerate(np.unique(atoms[by].values))
         ]
-        figure.legend(handles=handles, title=by, loc="outside lower right", ncols=len(handles), fontsize=9)
+        figure.legend(handles=handles, title=by, loc="outside lower right", ncols=len(handles), fontsize="small")
     return figure
 
 

@@ -220,6 +220,25 @@ def test_run__missing_or_edited_export_is_written_again(experiment: Path, calls:
     assert read_xyz(experiment.with_name("atoms.xyz")).sizes["atom"] == 3
 
 
+def test_run__exports_a_folder_and_keeps_it_while_it_is_current(experiment: Path, calls: Counter) -> None:
+    edit(experiment, "volume.mrc", "volume.ome.zarr")
+    pipeline.run(experiment)
+    written = experiment.with_name("volume.ome.zarr")
+    before = (written / "zarr.json").stat().st_mtime_ns
+    assert states(pipeline.run(experiment)) == ["current"] * 4
+    assert (written / "zarr.json").stat().st_mtime_ns == before
+    edit(experiment, "iterations = 7", "iterations = 8")
+    assert states(pipeline.run(experiment))[3] == "computed"
+    assert (written / "zarr.json").stat().st_mtime_ns > before
+
+
+def test_run__refuses_an_export_that_it_cannot_write_before_it_computes(experiment: Path, calls: Counter) -> None:
+    edit(experiment, "volume.mrc", "volume.vtk")
+    with pytest.raises(InputError, match=r"volume\.vtk came for the volume; needed is a name that ends in \.mrc"):
+        pipeline.run(experiment)
+    assert not calls
+
+
 def test_run__resumes_after_a_kill_between_and_in_stages(
     experiment: Path, calls: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,8 +356,9 @@ def test_stages__say_what_is_missing_or_misspelt(experiment: Path, calls: Counte
     pipeline.reconstruct(store)
     with pytest.raises(InputError, match=r"no folder .*absent to write v\.mrc into"):
         pipeline.export(store, volume=experiment.parent / "absent" / "v.mrc")
+    experiment.with_name("w.mrc").mkdir()
     with pytest.raises(InputError, match="is a folder"):
-        pipeline.export(store, volume=experiment.parent)
+        pipeline.export(store, volume=experiment.with_name("w.mrc"))
 
 
 def test_stages__damaged_chunk_is_one_line(experiment: Path, calls: Counter) -> None:

@@ -18,7 +18,7 @@ import aetdist as aet
 from aetdist import pipeline
 from aetdist.errors import CapacityError, InputError, StoreError
 from aetdist.io import BlockLedger, Record, Store, open_dataset, require_record
-from aetdist.reconstruct import grid, reconstruct_scan, trials
+from aetdist.reconstruct import memory, reconstruct_scan, trials
 
 pytestmark = pytest.mark.integration
 
@@ -284,7 +284,9 @@ def test_reconstruct_scan__refuses_windows_that_do_not_fit(
 ) -> None:
     """Says how much it needs and which option helps: the coarse film first, then the windows."""
     with Store.open(copy(series, tmp_path), "a") as store:
-        for available, option in ((2**20, "smaller field"), (4 * 2**20, "--window")):
-            monkeypatch.setattr(grid, "available_memory", lambda available=available: available)
+        groups = store.groups()
+        for available, option in ((2**20, "smaller field"), (66 * 10**6, r"--window \d+ \d+")):
+            monkeypatch.setattr(memory, "available_memory", lambda available=available: available)
             with pytest.raises(CapacityError, match=rf"GiB.*{option}"):
                 reconstruct_scan(store, **SCAN)
+            assert store.groups() == groups and store.pending("scan/coarse") is None

@@ -9,6 +9,7 @@ import pytest
 from distributed import Client
 
 from aetdist import cluster
+from aetdist.cluster.local import local_workers
 from aetdist.errors import CapacityError, InputError, StoreError
 
 
@@ -138,7 +139,7 @@ def test_dask_setup__worker_leaves_errors_to_the_client(local):
 
 def test_connect__new_cluster_is_closed_at_the_end(local):
     # Beside the current client: what connect started itself must be gone, the other one not.
-    with cluster._local(1, 2**29) as client:
+    with local_workers(1, 2**29) as client:
         address = client.scheduler.address
     with pytest.raises(OSError):
         Client(address, timeout=0.5)

@@ -9,6 +9,7 @@ import yaml
 from distributed import LocalCluster
 
 from aetdist import cluster
+from aetdist.cluster.batch import batch_options
 
 dask_jobqueue = pytest.importorskip("dask_jobqueue", reason="the extra hpc is not installed")
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -24,7 +25,7 @@ def profile(tmp_path, monkeypatch):
 
 
 def test_slurm__job_script(profile, tmp_path):
-    options = cluster.batch_options("slurm", threads=1)
+    options = batch_options("slurm", threads=1)
     loopback = {"scheduler_options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     with dask_jobqueue.SLURMCluster(**options, **loopback, queue="long") as slurm:
         script = slurm.job_script()

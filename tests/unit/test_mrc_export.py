@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from aetdist.errors import InputError, StoreError
-from aetdist.io import mrc_export, write_mrc
+from aetdist.io import mrc_export, voxel_export, write_mrc
 
 
 def volume(shape: tuple[int, int, int] = (4, 3, 5), step: float = 0.3216) -> xr.Dataset:
@@ -23,7 +23,7 @@ def volume(shape: tuple[int, int, int] = (4, 3, 5), step: float = 0.3216) -> xr.
 
 
 def test_mrc__holds_voxels_size_and_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mrc_export, "_SLAB_BYTES", 4 * 3 * 5 * 3)  # three slices at a time, then one
+    monkeypatch.setattr(voxel_export, "_SLAB_BYTES", 4 * 3 * 5 * 3)  # three slices at a time, then one
     path = tmp_path / "volume é.mrc"
     write_mrc(path, volume())
     assert mrcfile.validate(path)
@@ -38,7 +38,7 @@ def test_mrc__holds_voxels_size_and_origin(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_mrc__never_holds_more_than_a_slab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mrc_export, "_SLAB_BYTES", 4 * 64)
+    monkeypatch.setattr(voxel_export, "_SLAB_BYTES", 4 * 64)
     sizes = []
 
     def count(block: np.ndarray) -> np.ndarray:

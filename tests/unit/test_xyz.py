@@ -154,10 +154,15 @@ def test_read_atoms__never_unpickles(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("x,y,z\n1,2,3\n1,2\n", "line 3: 2 columns"),
-        ("x,y,z\n1,2,3\n1,2,c\n", "line 3: '1,2,c' came, numbers"),
+        ("x,y,z\n1,2,3\n1,2,c\n", "line 3: z = 'c' came, a number"),
         ("a,b,c\n1,2,3\n", "line 1: columns a, b, c came"),
-        ("1,2,3\n1,2,inf\n", "line 2: finite numbers"),
-        ("x,y,z,type\n1,2,3,1.5\n", "line 2: finite numbers, and a whole one"),
+        ("x,x,y,z\n1,2,3,4\n", "line 1: columns x, x, y, z came"),
+        ("x [nm],y,z\n1,2,3\n", "line 1: x is in 'nm'; needed is 'angstrom'"),
+        ("1,2,3\n1,2,inf\n", "line 2: z = 'inf' came; finite numbers"),
+        ("x,y,z,type\n1,2,3,1.5\n", "line 2: type = '1.5' came; a whole number"),
+        ("x,y,z,unresolved\n1,2,3,0.5\n", "line 2: unresolved = '0.5' came, True or False"),
+        ("x,y,z,position_sigma_x\n1,2,3,0.5\n", "position_sigma_x came; _x, _y and _z are needed"),
+        ('x,y,z\n"1,2,3\n', "line 2: "),
         ("1,2,3,4,5\n", "line 1: 5 columns"),
     ],
 )

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from ...errors import InputError
-from ._stack import Stack, check_numbers, missing_dataset, reading
+from ._stack import Stack, TransposedStack, check_numbers, missing_dataset, reading
 from .angles import TEXT_SUFFIXES, read_names, read_text_table
 from .calibration import Calibration, calibration_of
 from .files import in_natural_order, in_order_of, list_files, match_names
@@ -32,6 +32,7 @@ __all__ = [
     "Calibration",
     "SeriesSource",
     "Stack",
+    "TransposedStack",
     "digest_of_file",
     "has_frames",
     "in_natural_order",
@@ -187,7 +188,7 @@ def read_table(path: str | Path, dataset: str | None = None) -> np.ndarray:
     path : str or Path
         An HDF5, MAT, NPY, NPZ or text file (CSV, TXT, .tlt, .rawtlt); ``"file::dataset"`` names a dataset, too.
     dataset : str, optional
-        Which array, in HDF5, MAT and NPZ files.
+        Which array, in HDF5, MAT and NPZ files; not needed in a MAT file of a single variable.
 
     Returns
     -------
@@ -202,6 +203,8 @@ def read_table(path: str | Path, dataset: str | None = None) -> np.ndarray:
     path, inner = _split(path)
     dataset = inner or dataset
     kind = _kind(path)
+    if dataset is None and path.suffix.lower() == ".mat" and len(found := list_datasets(path)) == 1:
+        dataset = next(iter(found))
     if kind in ("hdf5", "mat", "npz") and dataset is None:
         raise missing_dataset(path, None, list_datasets(path))
     if kind == "hdf5":

@@ -9,6 +9,7 @@ import tokenize
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 from zipfile import BadZipFile
@@ -51,6 +52,34 @@ class Stack(Protocol):
     def read(self, tilt: int) -> np.ndarray:
         """Image number `tilt`, shape (y, x)."""
         ...
+
+
+@dataclass(frozen=True)
+class TransposedStack:
+    """A stack whose images are stored (x, y)."""
+
+    stack: Stack
+
+    @property
+    def path(self) -> str:
+        return self.stack.path
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        n, nx, ny = self.stack.shape
+        return n, ny, nx
+
+    @property
+    def frames(self) -> int:
+        return self.stack.frames
+
+    @property
+    def dtype(self) -> str:
+        return self.stack.dtype
+
+    def read(self, tilt: int) -> np.ndarray:
+        """Image number `tilt`, shape (y, x)."""
+        return self.stack.read(tilt).T
 
 
 def stamp(path: Path) -> tuple[int, int]:

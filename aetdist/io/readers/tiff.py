@@ -35,7 +35,14 @@ class TiffStack:
                 data = read_bytes(self.path, self.start + tilt * n_bytes, n_bytes)
                 return np.frombuffer(data, self.dtype).reshape(ny, nx)
             with tifffile.TiffFile(self.path) as file:
-                return np.asarray(file.pages[tilt].asarray(maxworkers=1))
+                image = np.asarray(file.pages[tilt].asarray(maxworkers=1))
+        kinds = {np.dtype(kind).newbyteorder("=") for kind in (image.dtype, self.dtype)}
+        if image.shape != (ny, nx) or len(kinds) > 1:
+            raise InputError(
+                f"{self.path}: page {tilt} holds {image.shape} {image.dtype}, the first one {(ny, nx)} {self.dtype}; "
+                "save images of one kind."
+            )
+        return image
 
 
 def is_tiff(path: Path) -> bool:

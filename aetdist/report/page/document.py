@@ -14,6 +14,7 @@ import xarray as xr
 
 from ...errors import InputError
 from ...io import Store
+from ...io.places import local_path
 from ..findings import Findings, Picture, find, pictures, summary
 from ..pictures import field_of
 from .atoms3d import atoms_data
@@ -79,7 +80,7 @@ def write_page(
     StoreError
         If there is no store.
     """
-    output = Path(output)
+    output = local_path(output)
     if not output.absolute().parent.is_dir():
         raise InputError(f"There is no folder {output.parent} to write {output.name} into; make it, or name another.")
     with Store.open(store_path) as store:

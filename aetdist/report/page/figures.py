@@ -10,6 +10,7 @@ import xarray as xr
 
 from ...errors import AetdistError
 from ...io import Store
+from ...io.places import local_path
 from ..findings import Picture, find, pictures
 from ..style import data_uri, png, save_picture
 
@@ -73,7 +74,7 @@ def write_pictures(
     list of Path
         The files.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with Store.open(store_path) as store:
         findings = find(store, truth=truth, tolerance=tolerance)

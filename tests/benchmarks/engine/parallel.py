@@ -12,11 +12,12 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 from distributed import Client, LocalCluster
 
@@ -94,6 +95,38 @@ def gains(walls: list[tuple[float, float, float, float]], k: int) -> dict[str, f
         "normalised": statistics.median(k * (a / b) / (k * c / d) for a, b, c, d in walls),
         "rounds": len(walls),
     }
+
+
+def workers_gain(make: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...], rounds: int) -> dict[str, float]:
+    """Two single-thread workers over one, for work that runs on the current client, else on threads.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the work of the arguments; importable, as it is called in other processes too.
+    arguments : tuple
+        Of `make`.
+    rounds : int
+        How often each is timed.
+    """
+    work = make(*arguments)
+    with local_client(1) as one, local_client(2) as two, Copies([(_on_one_thread, (make, arguments))] * 2) as copies:
+        for client in (one, two):
+            _wall_on(client, work)
+        walls = [(_wall_on(one, work), _wall_on(two, work), copies.wall(0), copies.wall(0, 1)) for _ in range(rounds)]
+    return gains(walls, 2)
+
+
+def _on_one_thread(make: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> Callable[[], Any]:
+    dask.config.set(num_workers=1)
+    return make(*arguments)
+
+
+def _wall_on(client: Client, work: Callable[[], Any]) -> float:
+    with client.as_current():
+        begin = time.perf_counter()
+        work()
+        return time.perf_counter() - begin
 
 
 @contextmanager
