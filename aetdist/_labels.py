@@ -7,6 +7,7 @@ LABELS = {
     "n_atoms": ("atoms", ""),
     "n_tilts": ("tilts", ""),
     "n_frames": ("frames of a tilt, at most", ""),
+    "report_bytes": ("size of the report", "bytes"),
     "n_windows": ("windows", ""),
     "n_slabs": ("slabs", ""),
     "n_workers": ("workers that kept them", ""),

@@ -23,6 +23,20 @@ def export(store: Path, **options: Any) -> Summary:
     return pipeline.export(store, **options)
 
 
+@command("report")
+@STORE
+@click.option("-o", "--output", type=FOLDER, metavar="FILE.html", help="Default: run.html beside run.zarr.")
+@click.option("--truth", type=FOLDER, metavar="FILE.xyz", help="True atoms, to hold the found ones against.")
+@click.option("--tolerance", type=float, metavar="A", help="How far a found atom may be from a true one.")
+@click.option("--title", metavar="TEXT", help="Heading. Default: the name of the store.")
+@click.option("--pictures", "pictures_to", type=FOLDER, metavar="FOLDER", help="Write the pictures as PNG files too.")
+def report(store: Path, **options: Any) -> Summary:
+    """Write one page on all that STORE holds, to open in any browser: no network is needed."""
+    from .. import pipeline
+
+    return pipeline.report(store, **options)
+
+
 @command("figures")
 @click.argument("model", type=FOLDER)
 @click.option("-o", "--output", type=FOLDER, required=True, metavar="FOLDER", help="Where the files go.")
