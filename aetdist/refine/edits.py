@@ -90,6 +90,11 @@ def read_edits(path: str | Path) -> tuple[Edit, ...]:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}).") from None
+    return parse_edits(text, path)
+
+
+def parse_edits(text: str, path: Path) -> tuple[Edit, ...]:
+    """Edits in the text of a table; `path` is what messages call it, as `read_edits` does."""
     rows = _rows(text, path)
     where, header = next(rows, (f"{path}, line 1", []))
     names = [name.lower() for name in header]
