@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from scipy.stats import chi
+
+from ..refine.edits import TOLERANCE
 
 
 def certainty(atoms: xr.Dataset) -> np.ndarray:
-    """Probability that an atom is one, and of the type that it was given.
+    """Probability that there is an atom of this type within 0.7 Angstrom of its position.
 
     Parameters
     ----------
@@ -17,17 +20,20 @@ def certainty(atoms: xr.Dataset) -> np.ndarray:
     Returns
     -------
     ndarray, shape (atom,), float64
-        Product of `probability` and the largest `type_probability`, as far as they are known; NaN where neither is.
+        Product of `probability`, the largest `type_probability`, and the part of a Gaussian with the root mean square
+        of `position_sigma` that lies within ``TOLERANCE``, as far as they are known; NaN where none is.
     """
     n = atoms.sizes["atom"]
-    known = [atoms["probability"].values] if "probability" in atoms else []
+    known = [np.full(n, np.nan)]
+    if "probability" in atoms:
+        known.append(atoms["probability"].values)
     if "type_probability" in atoms and atoms["type_probability"].size:
-        known.append(np.nan_to_num(atoms["type_probability"].values, nan=-1.0).max(axis=1))
-    if not known:
-        return np.full(n, np.nan)
-    values = np.stack(known).astype(np.float64)
-    said = np.isfinite(values) & (values >= 0)
-    return np.where(said.any(axis=0), np.where(said, values, 1.0).prod(axis=0), np.nan)
+        known.append(atoms["type_probability"].max("type_number").values)
+    if "position_sigma" in atoms:
+        sigma = np.sqrt(np.square(atoms["position_sigma"].values, dtype=np.float64).mean(axis=1))
+        known.append(chi.cdf(TOLERANCE / np.maximum(sigma, 1e-9), 3))
+    values = np.stack(known)
+    return np.where(np.isfinite(values).any(axis=0), np.nanprod(values, axis=0), np.nan)
 
 
 def by_doubt(atoms: xr.Dataset) -> np.ndarray:
@@ -41,14 +47,11 @@ def by_doubt(atoms: xr.Dataset) -> np.ndarray:
     Returns
     -------
     ndarray, shape (atom,), int64
-        Indices. Atoms of equal certainty come by falling `position_sigma`, then by rising `intensity`; those of unknown
-        certainty (changed by hand) last, unless it is known of none.
+        Indices. Atoms of equal certainty come by rising `intensity`; those of unknown certainty (changed by hand) last,
+        unless it is known of none.
     """
     n = atoms.sizes["atom"]
     sure = certainty(atoms)
-    sigma = np.zeros(n)
-    if "position_sigma" in atoms:
-        sigma = np.nan_to_num(np.linalg.norm(atoms["position_sigma"].values, axis=1), nan=0.0)
     intensity = np.nan_to_num(atoms["intensity"].values, nan=np.inf) if "intensity" in atoms else np.zeros(n)
     # Certainties that differ by less than anyone can tell are equal.
-    return np.lexsort((np.arange(n), intensity, -sigma, np.round(np.nan_to_num(sure, nan=2.0), 6)))
+    return np.lexsort((np.arange(n), intensity, np.round(np.nan_to_num(sure, nan=2.0), 6)))

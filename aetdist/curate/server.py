@@ -304,7 +304,8 @@ def curate(
         except KeyboardInterrupt:  # the way to end it
             pass
         state = server.state()
-    counts = {f"n_{action}": state["counts"].get(action, 0) for action in ("accept", "delete", "retype", "add")}
+    words = {"accept": "n_accepted", "delete": "n_deleted", "retype": "n_retyped", "add": "n_added"}
+    counts = {word: state["counts"].get(action, 0) for action, word in words.items()}
     return {"edits": state["table"], "n_atoms": state["n_atoms"], "n_looked_at": state["n_looked_at"], **counts}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +16,11 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from click.testing import CliRunner
 
+from aetdist.cli import program
 from aetdist.curate import CurationServer, Decisions, Surroundings, by_doubt
+from aetdist.curate.doubt import certainty
 from aetdist.errors import InputError, StoreError
 from aetdist.io import Record, Store
 from aetdist.refine.edits import Edit, apply_edits, read_edits
@@ -33,7 +38,7 @@ def atoms(**changes: Any) -> xr.Dataset:
         "intensity": ("atom", np.array([1.0, 2, 1, 2, 1, 2])),
         "b_factor": ("atom", np.full(n, 8 * np.pi**2 * SIGMA**2)),
         "probability": ("atom", np.array([0.99, 0.5, 1.0, 0.7, 1.0, 1.0])),
-        "position_sigma": (("atom", "axis"), np.full((n, 3), 0.1) * np.arange(1, n + 1)[:, None]),
+        "position_sigma": (("atom", "axis"), np.full((n, 3), 0.05) * np.arange(1, n + 1)[:, None]),
         **changes,
     }
     return xr.Dataset(variables, {"atom": 10 + np.arange(n), "axis": list("xyz")})
@@ -113,11 +118,17 @@ def ask(
 
 
 def test_doubt__least_certain_first() -> None:
-    assert by_doubt(atoms()).tolist() == [1, 3, 0, 5, 4, 2]  # equal ones: the worse known position first
+    r = 0.7 / (0.05 * np.arange(1, 7))
+    within = [math.erf(x / math.sqrt(2)) - math.sqrt(2 / math.pi) * x * math.exp(-(x**2) / 2) for x in r]  # Maxwell
+    np.testing.assert_allclose(certainty(atoms()), np.multiply([0.99, 0.5, 1.0, 0.7, 1.0, 1.0], within))
+    assert by_doubt(atoms()).tolist() == [1, 3, 5, 4, 0, 2]
     typed = atoms(type_probability=(("atom", "type_number"), np.array([[1, 0]] * 5 + [[0.55, 0.45]])))
-    assert by_doubt(typed).tolist() == [1, 5, 3, 0, 4, 2]
-    unknown = atoms(probability=("atom", np.array([np.nan, 0.5, 1.0, 0.7, 1.0, 1.0])))
-    assert by_doubt(unknown)[-1] == 0
+    assert by_doubt(typed).tolist() == [5, 1, 3, 4, 0, 2]
+    nothing = np.where(np.arange(6)[:, None] == 1, np.nan, 0.05) * np.ones(3)
+    unknown = atoms(
+        probability=("atom", np.array([0.9, np.nan, 1.0, 1.0, 1.0, 1.0])), position_sigma=(("atom", "axis"), nothing)
+    )
+    assert by_doubt(unknown).tolist() == [0, 2, 4, 3, 5, 1]
     assert by_doubt(atoms()[["position", "intensity"]]).tolist() == [0, 2, 4, 1, 3, 5]
     assert by_doubt(atoms()[["position"]]).tolist() == list(range(6))
 
@@ -271,7 +282,7 @@ def test_server__one_atom_after_the_other(server: CurationServer, stored: Path, 
     place = ask(server, "atom?rank=2")[1]["suggestion"]
     assert ask(server, "decide", {"action": "add", "place": place, "type": 2})[1]["counts"]["add"] == 1
     assert ask(server, "decide", {"action": "delete", "number": 10})[1]["counts"]["delete"] == 1
-    assert ask(server, "decide", {"action": "undo"})[1]["undone"] == 2
+    assert ask(server, "decide", {"action": "undo"})[1]["undone"] == 4
     table = tmp_path / "edits.csv"
     assert [edit.action for edit in read_edits(table)] == ["retype", "add"]
     with CurationServer(stored, table) as second:  # a second start goes on
@@ -352,3 +363,17 @@ def test_server__needs_atoms_and_a_volume(tmp_path: Path, stored: Path) -> None:
     with CurationServer(stored) as first, pytest.raises(InputError, match="cannot be had"):
         assert first.decisions.path == stored.with_name("run.edits.csv")
         CurationServer(stored, port=first.server_port)
+
+
+def test_command__serves_until_interrupted(stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(server: CurationServer) -> None:
+        server.decide({"action": "delete", "number": 10})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CurationServer, "serve_forever", interrupted)
+    answer = CliRunner().invoke(program, ["curate", str(stored), "--edits", str(tmp_path / "e.csv"), "--json"])
+    assert answer.exit_code == 0
+    assert re.search(r"http://127\.0\.0\.1:\d+/[\w-]{32}/", answer.stderr)
+    summary = json.loads(answer.stdout)
+    assert summary["edits"] == str(tmp_path / "e.csv")
+    assert (summary["n_atoms"], summary["n_looked_at"], summary["n_deleted"], summary["n_added"]) == (6, 1, 1, 0)
