@@ -34,7 +34,7 @@ from .experiment import Experiment, checked_keywords, default_config, read_exper
 from .io import Record, Store, describe_groups, newest, write_export
 from .io.groups import ATOMS, VOLUME
 from .io.hierarchy import attributes_of, is_store
-from .io.places import local_path, place
+from .io.places import local_path
 from .planning import plan, refuse_what_cannot_fit
 from .validation import design, nested_path, table_of, validate_stage
 
@@ -282,33 +282,6 @@ def analyze(
 
         summary["report"] = str(write_report(output or several[0], report))
     return {**summary, "text": text_of(tables)}
-
-
-def report(path: str | Path, output: str | Path | None = None, **options: Any) -> Summary:
-    """Computes: the report of a store, one page that needs nothing else.
-
-    Parameters
-    ----------
-    path : str or Path
-        The store, in any state.
-    output : str or Path, optional
-        The file. Default: ``run.html`` for ``run.zarr``, beside it or, where that is in S3, here.
-    **options
-        Of `aetdist.write_report`.
-
-    Returns
-    -------
-    dict
-        ``report``: the file, ``report_bytes``.
-    """
-    from ._report import write_report
-
-    with accounted() as summary:
-        store = place(path)
-        beside = store.with_suffix(".html") if isinstance(store, Path) else f"{store.stem}.html"
-        page = write_report(path, output or beside, **options)
-        summary |= {"report": str(page), "report_bytes": page.stat().st_size}
-    return summary
 
 
 def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:
