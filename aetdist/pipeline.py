@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ._analyze import analyze_files, text_of
-from ._exports import check_files, export, export_stale, stale_files
+from ._exports import check_files, export, export_stale, report, stale_files
 from ._forward import project, simulate
 from ._records import (
     SERIES,
