@@ -104,7 +104,8 @@ def _describe(mark: Place | None, dask_worker: Any) -> dict[str, Any]:
 
 def _unfit(answer: dict[str, Any] | Exception, where: Place | None, seen: bool) -> str | None:
     """What is wrong with a worker that gave this answer, and what to do."""
-    if isinstance(answer, ImportError):
+    # Where the function itself could not be unpacked, Dask sends only the text of the error.
+    if isinstance(answer, ImportError) or (isinstance(answer, Exception) and "No module named" in str(answer)):
         return f"cannot import aetdist ({_line(answer)}); install it where the worker starts"
     if isinstance(answer, Exception):
         return f"does not answer ({_line(answer)}); look into its log, or start it again"

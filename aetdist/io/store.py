@@ -19,8 +19,8 @@ from ..errors import StoreError
 from .folder import StoreFolder
 from .hierarchy import attributes_of, check_root, digest_in, nodes, root_attributes
 from .lock import StoreLock
-from .places import Place, move_tree, place, remove_tree, zarr_store
-from .record import Record, plain
+from .places import Place, inside, move_tree, place, remove_tree, zarr_store
+from .record import Record, plain, without_secrets
 from .regions import open_dataset, store_errors, stored_chunks, write_lazily
 
 #: Tables and maps up to this size are read at once instead of lazily.
@@ -32,6 +32,13 @@ class Store:
 
     Made by `Store.create` or `Store.open`; a context manager. While it is open for writing it holds
     the lock of the store. A group appears (to `read`, `record` and `groups`) once it is complete.
+
+    Parameters
+    ----------
+    path : Path or S3Place
+        Where the store is.
+    lock : StoreLock or None
+        Held while it is open for writing.
     """
 
     def __init__(self, path: Place, lock: StoreLock | None) -> None:
@@ -154,12 +161,12 @@ class Store:
 
     def record(self, group: str) -> Record | None:
         """How a group was made; None if it is absent or incomplete."""
-        attributes = attributes_of(self.path / group)
+        attributes = attributes_of(inside(self.path, group))
         return Record.from_dict(attributes["provenance"]) if attributes.get("status") == "complete" else None
 
     def pending(self, group: str) -> Record | None:
         """How a group that is begun but not finished is being made; None if it is absent or complete."""
-        attributes = attributes_of(self.path / group)
+        attributes = attributes_of(inside(self.path, group))
         return Record.from_dict(attributes["provenance"]) if attributes.get("status") == "incomplete" else None
 
     def digest(self, group: str) -> str:
@@ -179,7 +186,7 @@ class Store:
 
     def notes(self, group: str) -> dict[str, Any]:
         """What `note` kept with a complete group; empty if it is absent or incomplete."""
-        attributes = attributes_of(self.path / group)
+        attributes = attributes_of(inside(self.path, group))
         return dict(attributes.get("notes", {})) if attributes.get("status") == "complete" else {}
 
     def read(self, group: str) -> xr.Dataset:
@@ -293,12 +300,12 @@ class Store:
         self._complete(group)
         with store_errors(self.path):
             attributes = zarr.open_group(zarr_store(self.path), path=group, mode="r+", zarr_format=3).attrs
-            attributes["notes"] = {**self.notes(group), **plain(notes)}
+            attributes["notes"] = {**self.notes(group), **without_secrets(plain(notes))}
 
     def delete(self, group: str) -> None:
         """Delete a group and all below it; nothing happens if it is absent."""
         self._check_writable()
-        folder = self.path / group
+        folder = inside(self.path, group)
         if not folder.exists():
             return
         with store_errors(self.path):
@@ -321,7 +328,7 @@ class Store:
         self._complete(group)
         self.delete(name)
         with store_errors(self.path):
-            move_tree(self.path / group, self.path / name)
+            move_tree(inside(self.path, group), inside(self.path, name))
 
     # -- inside ----------------------------------------------------------------------------------
 
