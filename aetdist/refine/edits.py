@@ -83,7 +83,7 @@ def read_edits(path: str | Path) -> tuple[Edit, ...]:
         If the file is missing or malformed; the message names it, the line, what came and what is needed.
     """
     path = Path(path)
-    rows = _rows(read_text(path), path)
+    rows = _rows(read_text(path, "file of edits"), path)
     where, header = next(rows, (f"{path}, line 1", []))
     names = [name.lower() for name in header]
     wrong = [name for name in names if name not in COLUMNS]

@@ -384,6 +384,12 @@ def test_redacted__leaves_the_rest(text: str) -> None:
     assert redacted(text) == text
 
 
+def test_errors__name_no_secrets() -> None:
+    """Neither here nor when they come from a worker."""
+    error = pickle.loads(pickle.dumps(InputError(f"No scheduler answers at {SECRETS[3]}.")))
+    assert "hunter2" not in str(error) and "10.0.0.1:8786" in str(error)
+
+
 @pytest.mark.parametrize("text", SECRETS)
 def test_record__keeps_no_secrets(tmp_path: Path, text: str) -> None:
     """Neither do the notes beside it; and a record that is read back is the one that was written."""
