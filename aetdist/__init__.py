@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._figures import draw_figures
+    from ._report import write_report
     from .acquisition import import_acquisition
     from .align import align_tilt_series, apply_alignment
     from .analysis.bonds import bond_order
@@ -112,6 +113,7 @@ _HOMES = {
     "compare_half_sets": "half_sets",
     "read_atoms": "io",
     "write_xyz": "io",
+    "write_report": "_report",
 }
 
 __all__ = [
@@ -173,6 +175,7 @@ __all__ = [
     "voronoi_statistics",
     "warren_cowley",
     "with_uncertainty",
+    "write_report",
     "write_xyz",
 ]
 

@@ -137,7 +137,13 @@ def accepted_keywords(name: str, keywords: Mapping[str, Any], function: Callable
 
 
 def default_config() -> str:
-    """Write a complete experiment file: every keyword with its default, what it means and its unit."""
+    """Write a complete experiment file: every keyword with its default, what it means and its unit.
+
+    Returns
+    -------
+    str
+        TOML.
+    """
     lines = [
         "# An experiment for `aetdist run`. Paths are taken from the folder of this file; lengths are in Angstrom",
         "# unless said. A keyword that is commented out is not set.",
@@ -157,7 +163,7 @@ def default_config() -> str:
             elif parameter.default is None:
                 lines.append(f"# {key} =   # {_describe(hints[key])}")
             else:
-                lines.append(f"{mark}{key} = {_toml(parameter.default)}")
+                lines.append(f"{mark}{key} = {toml_value(parameter.default)}")
     return "\n".join(lines) + "\n"
 
 
@@ -258,9 +264,10 @@ def _describe(hint: Any) -> str:
     return " or ".join(dict.fromkeys(said)) or "what only Python can give"
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A keyword's value as an experiment file or ``--set`` holds it."""
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, float) and value == value and abs(value) != float("inf"):
         return repr(value)
     return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)

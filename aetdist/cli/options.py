@@ -75,8 +75,9 @@ def command(name: str, *, cluster: str | None = None) -> Callable[..., click.Com
     def decorate(function: Callable[..., Summary]) -> click.Command:
         @functools.wraps(function)
         def run(as_json: bool, log_file: Path | None, debug: bool, **options: Any) -> None:
-            where = {key: options.pop(key, None) for key in ("cluster", "workers", "memory_limit", "insecure")}
-            where = {key: value for key, value in where.items() if value is not None}
+            names = ("cluster", "workers", "memory_limit", "insecure") if cluster else ()
+            given = {key: options.pop(key, None) for key in names}
+            where = {key: value for key, value in given.items() if value is not None}
             wanted = cluster == "always" or where
             with session(as_json=as_json, log_file=log_file) as show, contextlib.ExitStack() as stack:
                 if cluster and wanted and not options.get("dry_run"):

@@ -23,6 +23,20 @@ def export(store: Path, **options: Any) -> Summary:
     return pipeline.export(store, **options)
 
 
+@command("report")
+@STORE
+@click.option("-o", "--output", type=FOLDER, metavar="FILE.html", help="Default: run.html beside run.zarr.")
+@click.option("--truth", type=FOLDER, metavar="FILE.xyz", help="True atoms, to hold the found ones against.")
+@click.option("--tolerance", type=float, metavar="A", help="How far a found atom may be from a true one.")
+@click.option("--title", metavar="TEXT", help="Heading. Default: the name of the store.")
+@click.option("--pictures", "pictures_to", type=FOLDER, metavar="FOLDER", help="Write the pictures as PNG files too.")
+def report(store: Path, **options: Any) -> Summary:
+    """Write one page on all that STORE holds, to open in any browser: no network is needed."""
+    from .. import pipeline
+
+    return pipeline.report(store, **options)
+
+
 @command("figures")
 @click.argument("model", type=FOLDER)
 @click.option("-o", "--output", type=FOLDER, required=True, metavar="FOLDER", help="Where the files go.")
@@ -44,3 +58,17 @@ def figures(model: Path, output: Path, **options: Any) -> Summary:
     from .._figures import draw_figures
 
     return draw_figures(model, output, **keywords_of(options))
+
+
+@command("curate")
+@STORE
+@click.option("--edits", type=FOLDER, metavar="FILE.csv", help="Table to write or go on with. Default: beside STORE.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port on 127.0.0.1. Default: one that is free.")
+def curate(store: Path, **options: Any) -> Summary:
+    """Look at the least certain atoms in a browser; accept, delete, retype or add them.
+
+    Decisions are a table of edits, for aetdist refine --edits; the store is only read. Ctrl-C ends it.
+    """
+    from ..curate import curate
+
+    return curate(store, on_ready=lambda url: click.echo(f"{url}  (Ctrl-C ends it)"), **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 import math
@@ -9,7 +10,8 @@ import shlex
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 
 CLASSES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
 """Names of batch systems and the class of dask-jobqueue behind each."""
+
+PAUSES = (5.0, 15.0, 45.0)
+"""Seconds before a job that was refused is handed in again."""
 
 
 @contextmanager
@@ -47,14 +52,74 @@ def batch_workers(name: str, workers: int | None, insecure: bool) -> Iterator[Cl
         stack.enter_context(allow_failures())
         if not insecure:
             options["security"] = stack.enter_context(certificates(setting(name, "shared-temp-directory")))
-        cluster = stack.enter_context(getattr(jobqueue, CLASSES[name])(**options))
+        kind = getattr(jobqueue, CLASSES[name])
+        submitted = Submitted()
+        cluster = stack.enter_context(kind(job_cls=noted(kind.job_cls, submitted), **options))
         client = stack.enter_context(Client(cluster))
         # scale() never replaces a job that was lost; adapt() between equal bounds does.
         jobs = math.ceil(workers / processes)
         cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
         log.info("asked %s for %d jobs, dashboard %s; waiting for the first worker", name, jobs, dashboard_of(client))
-        client.wait_for_workers(1)
+        _wait_for_first(client, name, submitted)
         yield client
+
+
+@dataclass
+class Submitted:
+    """What became of the jobs that were handed to the batch system."""
+
+    accepted: int = 0
+    refusals: list[Exception] = field(default_factory=list)
+
+
+def noted(job_class: Any, submitted: Submitted, pauses: tuple[float, ...] = PAUSES) -> Any:
+    """A class of jobs that notes in `submitted` what the batch system says.
+
+    Once it has taken a job, one it refuses is handed in again after each pause: its server may be
+    restarting, and dask-jobqueue counts a refused job as there for good.
+    """
+    from distributed.core import Status
+
+    class NotedJob(job_class):  # type: ignore[misc]
+        async def start(self) -> None:
+            for pause in (*pauses, None):
+                try:
+                    await super().start()
+                    submitted.accepted += 1
+                    return
+                except (OSError, RuntimeError, ValueError) as error:
+                    submitted.refusals.append(error)
+                    if not submitted.accepted or pause is None:
+                        self.status = Status.failed
+                        raise
+                    log.warning("a job was refused; it is handed in again in %g s: %s", pause, refusal(error))
+                    await asyncio.sleep(pause)
+
+    return NotedJob
+
+
+def refusal(error: Exception) -> str:
+    """What the command of the batch system said, in one line."""
+    return " ".join(str(error).rpartition("stderr:")[2].split())
+
+
+def _wait_for_first(client: Client, name: str, submitted: Submitted) -> None:
+    """Wait in the queue for as long as it takes, but not for a job that is not in it."""
+    shown = logging.getLogger("tornado.application")
+    level = shown.level
+    shown.setLevel(logging.CRITICAL)  # the refusal is raised below, in one line
+    try:
+        while not client.nthreads():
+            if submitted.refusals and not submitted.accepted:
+                error = submitted.refusals[0]
+                raise InputError(
+                    f"The batch system {name} takes no job ({refusal(error)}); mend jobqueue.{name} of the Dask "
+                    "configuration (queue, account, memory, walltime), and start this where its commands are."
+                ) from error
+            with suppress(TimeoutError):
+                client.wait_for_workers(1, timeout=2)
+    finally:
+        shown.setLevel(level)
 
 
 def import_jobqueue(name: str) -> Any:

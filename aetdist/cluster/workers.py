@@ -117,7 +117,7 @@ def _unfit(answer: dict[str, Any] | Exception, where: Place | None, seen: bool) 
             f"OPENBLAS_NUM_THREADS and MKL_NUM_THREADS set to {answer['threads']}"
         )
     if isinstance(answer["sees"], str):
-        return f"(on {answer['host']}) cannot reach {where}: {answer['sees'].rstrip('.')}"
+        return f"(on {answer['host']}) does not see {where}; {answer['sees'].rstrip('.')}"
     if answer["sees"] != seen:
         return (
             f"(on {answer['host']}) does not see {where}; put the store on a file system that every worker sees "

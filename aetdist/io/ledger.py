@@ -73,7 +73,9 @@ class BlockLedger:
 
     def _array(self) -> zarr.Array:
         try:
-            return zarr.open_array(store=zarr_store(self.path), path=f"{self.group}/blocks/done", mode="r+")
+            return zarr.open_array(
+                store=zarr_store(self.path), path=f"{self.group}/blocks/done", mode="r+", zarr_format=3
+            )
         except FileNotFoundError:
             raise StoreError(
                 f"{self.path} keeps no record of blocks for {self.group!r}; make it with create."

@@ -149,14 +149,13 @@ class S3Place:
             copy(_ROOT)
         self.delete()
 
-    def delete(self) -> None:
-        """Delete all that is in it, the metadata of its own node first."""
-        keys = [entry["path"] for entry in self.objects()]
+    def delete(self, *, name_last: bool = False) -> None:
+        """Delete all that is in it, the metadata of its own node first, so that it is gone at once; or last."""
         root = (self / _ROOT).key
+        others = [entry["path"] for entry in self.objects() if entry["path"] != root]
         with s3_errors(self):
-            if root in keys:
-                obstore().delete(bucket(self.bucket), root)
-            obstore().delete(bucket(self.bucket), [key for key in keys if key != root])
+            for several in (others, [root]) if name_last else ([root], others):
+                obstore().delete(bucket(self.bucket), several)
 
 
 Place = Path | S3Place
@@ -226,10 +225,10 @@ def subfolders(where: Place) -> list[Place]:
     return [child for child in sorted(where.iterdir()) if child.is_dir()]
 
 
-def remove_tree(where: Place) -> None:
-    """Delete a folder with all that is in it."""
+def remove_tree(where: Place, *, name_last: bool = False) -> None:
+    """Delete a folder with all that is in it; in S3 what says what it is first, or last."""
     if isinstance(where, S3Place):
-        where.delete()
+        where.delete(name_last=name_last)
     else:
         shutil.rmtree(where)
 

@@ -71,7 +71,9 @@ def open_dataset(path: str | Place, group: str, *, chunks: dict[str, int] | None
     """
     if not (inside(place(path), group) / "zarr.json").is_file():
         raise StoreError(f"{path} holds no group {group!r}.")
-    dataset = xr.open_dataset(zarr_store(path), engine="zarr", group=group, consolidated=False, chunks=chunks)
+    dataset = xr.open_dataset(
+        zarr_store(path), engine="zarr", group=group, consolidated=False, zarr_format=3, chunks=chunks
+    )
     for name, variable in dataset.variables.items():
         if variable.dtype.kind == "T":
             text = np.array(np.asarray(variable).tolist(), dtype=str).reshape(variable.shape)
@@ -124,7 +126,7 @@ def write_region(path: str | Place, group: str, variable: str, region: tuple[sli
     """
     with store_errors(path):
         # A chunk of zeros is written too, so that a chunk that is not there was never written.
-        target = zarr.open_array(store=zarr_store(path), path=f"{group}/{variable}", mode="r+")
+        target = zarr.open_array(store=zarr_store(path), path=f"{group}/{variable}", mode="r+", zarr_format=3)
         target = target.with_config({"write_empty_chunks": True})  # open_array leaves its config argument out
         unit = target.shards or target.chunks
         if len(region) != target.ndim:

@@ -90,9 +90,9 @@ def png(figure: Figure, *, dpi: int = 140) -> bytes:
     return _drawn(figure, "png", dpi)
 
 
-def data_uri(image: bytes) -> str:
-    """Write an address that holds a whole PNG."""
-    return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
+def data_uri(image: bytes, kind: str = "png") -> str:
+    """Write an address that holds a whole image."""
+    return f"data:image/{kind};base64," + base64.b64encode(image).decode("ascii")
 
 
 def save_picture(figure: Figure, path: str | Path, *, dpi: int = 200, exact: bool = False) -> Path:

@@ -172,6 +172,17 @@ def assert_settings(client: Any, batch: Path) -> None:
     )
 
 
+def test_slurm__a_job_that_is_refused_is_said_at_once(batch: Path) -> None:
+    """In one line, instead of waiting for it."""
+    with dask.config.set({"jobqueue.slurm.queue": "no-such-partition"}):
+        with pytest.raises(
+            InputError, match=r"takes no job .*invalid partition specified: no-such-partition"
+        ) as caught:
+            with connect("slurm", workers=1):
+                pass
+    assert "\n" not in str(caught.value)
+
+
 def test_slurm_runner__whole_allocation(
     batch: Path, series: Path, film: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ COMMANDS = [
     "demo",
     "simulate",
     "project",
+    "report",
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -15,12 +17,14 @@ import kubernetes_validate
 import pytest
 import yaml
 from distributed import LocalCluster
+from distributed.core import Status
 
 from aetdist import cluster
 from aetdist.cluster import kubernetes
-from aetdist.cluster.batch import CLASSES, batch_options
+from aetdist.cluster.batch import CLASSES, Submitted, batch_options, noted
 from aetdist.cluster.environment import SCRATCH_LINES, allow_failures, settings_environment
 from aetdist.cluster.security import security_of
+from aetdist.errors import InputError
 
 dask_jobqueue = pytest.importorskip("dask_jobqueue", reason="the extra hpc is not installed")
 ROOT = Path(__file__).parents[2]
@@ -76,7 +80,9 @@ def test_batch__connect_keeps_the_workers_asked_for(profile, monkeypatch, tmp_pa
     seen = {}
 
     class StandIn(LocalCluster):
-        def __init__(self, security=None, **options):
+        job_cls = dask_jobqueue.SLURMCluster.job_cls
+
+        def __init__(self, security=None, job_cls=None, **options):
             seen["options"], seen["security"] = options, security
             seen["allowed"] = dask.config.get("distributed.scheduler.allowed-failures")
             local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "processes": False}
@@ -102,6 +108,40 @@ def test_batch__connect_keeps_the_workers_asked_for(profile, monkeypatch, tmp_pa
     assert seen["bounds"] == {"minimum_jobs": 2, "maximum_jobs": 2}  # of eight workers each
     assert seen["allowed"] == 10
     assert seen["options"]["scheduler_options"] == {"dashboard_address": "127.0.0.1:8787"}
+
+
+class Queue:
+    """A batch system that refuses so many jobs, as a base class of jobs."""
+
+    refusals, handed_in, status = 0, 0, None
+
+    async def start(self):
+        Queue.handed_in += 1
+        if Queue.handed_in <= Queue.refusals:
+            raise RuntimeError("Command exited\nstderr:\nsbatch: error: no server")
+
+
+@pytest.mark.parametrize(("accepted", "refusals", "handed_in"), [(0, 1, 1), (1, 2, 3), (1, 9, 3)])
+def test_noted__a_job_that_is_refused_is_handed_in_again_once_one_was_taken(accepted, refusals, handed_in, monkeypatch):
+    monkeypatch.setattr(Queue, "handed_in", 0)
+    monkeypatch.setattr(Queue, "refusals", refusals)
+    submitted = Submitted(accepted=accepted)
+    job = noted(Queue, submitted, pauses=(0.0, 0.0))()
+    given_up = handed_in <= refusals
+    with pytest.raises(RuntimeError) if given_up else contextlib.nullcontext():
+        asyncio.run(job.start())
+    assert Queue.handed_in == handed_in
+    assert submitted.accepted == accepted + (not given_up) and len(submitted.refusals) == min(refusals, handed_in)
+    assert job.status == (Status.failed if given_up else None)
+
+
+@pytest.mark.skipif(shutil.which("qsub") is not None, reason="there is a qsub here")
+def test_batch__command_of_the_batch_system_is_not_here(profile, tmp_path):
+    with dask.config.set({"jobqueue.pbs.interface": "lo", "jobqueue.pbs.shared-temp-directory": str(tmp_path)}):
+        with pytest.raises(InputError, match=r"pbs takes no job .*'qsub'.*start this where its commands are") as caught:
+            with cluster.connect("pbs", workers=1):
+                pass
+    assert "\n" not in str(caught.value)
 
 
 def test_thread_environment__threads_of_the_worker():
