@@ -13,7 +13,7 @@ import xarray as xr
 import zarr
 from dask.array.core import normalize_chunks
 
-from ..errors import StoreError
+from ..errors import AetdistError, StoreError
 from .damage import describe_damage
 from .hierarchy import attributes_of
 from .places import Place, inside, place, zarr_store
@@ -67,13 +67,22 @@ def open_dataset(path: str | Place, group: str, *, chunks: dict[str, int] | None
     Raises
     ------
     StoreError
-        If there is no such group.
+        If there is no such group, or what it says of itself is damaged.
     """
     if not (inside(place(path), group) / "zarr.json").is_file():
         raise StoreError(f"{path} holds no group {group!r}.")
-    dataset = xr.open_dataset(
-        zarr_store(path), engine="zarr", group=group, consolidated=False, zarr_format=3, chunks=chunks
-    )
+    try:
+        dataset = xr.open_dataset(
+            zarr_store(path), engine="zarr", group=group, consolidated=False, zarr_format=3, chunks=chunks
+        )
+    except AetdistError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise StoreError(
+            f"{path}: the group {group!r} cannot be opened ({reason}): a zarr.json in it is damaged; restore it from a "
+            "copy, or delete the group and make it again."
+        ) from error
     for name, variable in dataset.variables.items():
         if variable.dtype.kind == "T":
             text = np.array(np.asarray(variable).tolist(), dtype=str).reshape(variable.shape)
