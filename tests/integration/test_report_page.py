@@ -176,8 +176,8 @@ def test_page__nothing_overlaps_or_is_cut_off(browser, demo, width, theme):
     [
         ("h2 { margin-bottom: -3rem }", "on one another"),
         (".numbers { width: 150vw }", "beyond the page"),
-        ("figcaption { white-space: nowrap }", "wider than its place"),
-        (".plot { height: 3rem; overflow: hidden } .plot canvas { position: static; height: 5rem }", "clipped"),
+        ("p { white-space: nowrap }", "wider than its place"),
+        (".atoms3d .plot canvas { height: 60rem }", "clipped"),
     ],
 )
 def test_page__what_overlaps_or_is_cut_off_would_be_noticed(browser, many_page, style, wrong):
