@@ -19,8 +19,10 @@ from .analysis.precision import precision_effect
 from .analysis.yang2021 import CUTOFF, SOLUTE, Row, compare_published
 from .errors import InputError
 from .experiment import checked_keywords
-from .io import Store
+from .io import Store, newest
+from .io.groups import ATOMS
 from .io.hierarchy import is_store
+from .io.places import local_path
 from .report.findings import find
 from .report.order import names_of_types
 from .report.paper import FIGURES, Material, PaperFigure, write_movies
@@ -88,10 +90,10 @@ def draw_figures(
         raise InputError(f"form = {form!r} came; needed is one of {', '.join(FORMS)}.")
     if compare not in (None, "yang2021"):
         raise InputError(f"compare = {compare!r} came; there are the numbers of yang2021 only.")
-    folder = Path(output)
+    folder = local_path(output)
     folder.mkdir(parents=True, exist_ok=True)
     with accounted() as summary:
-        if compare is not None and not is_store(Path(model)):
+        if compare is not None and not is_store(model):
             keywords = {"cutoff": CUTOFF, "solute": SOLUTE, **keywords}
         material = gather(_analysed(model, folder, types, keywords))
         if material.atoms is None and compare is not None:
@@ -99,7 +101,9 @@ def draw_figures(
         material = _supplemented(material, wanted)
         files, missing = write_figures(material, wanted, folder, form)
         summary |= {"figures": files, "not_drawn": missing}
-        if movie:
+        if movie and material.atoms is None:
+            missing["movies"] = material.lacks("atoms")
+        elif movie:
             summary["movies"] = {name: str(path) for name, path in write_movies(material, folder).items()}
         table = ""
         if compare is not None and material.atoms is not None:
@@ -121,7 +125,7 @@ def _wanted(only: Sequence[str] | None) -> list[PaperFigure]:
 
 def _analysed(model: str | Path, folder: Path, types: str | None, keywords: Mapping[str, Any]) -> Path:
     """The store with the analyses of a model."""
-    if is_store(Path(model)):
+    if is_store(model):
         if keywords or types is not None:
             given = ", ".join([*keywords, *(["types"] if types is not None else [])])
             raise InputError(f"{given} came for a store; its analyses are made by aetdist analyze, which takes it.")
@@ -137,23 +141,35 @@ def gather(path: str | Path) -> Material:
         findings = find(store)
         models = {name: found for name, found in findings.order.items() if name}
         first = next(iter(models), "")
-        atoms = findings.atoms if not first else store.read(f"{first}/atoms")
+        group = f"{first}/{ATOMS}" if first else newest(ATOMS, store)
+        atoms = store.read(group).load() if group in store.groups() else None
+        atoms = atoms if atoms is not None and atoms.sizes["atom"] else None
         simulated = None
         if findings.validation is not None and is_store(nested_path(path)):
             with Store.open(nested_path(path)) as nested:
-                there = [group for group in _SIMULATED if group in nested.groups()]
+                there = [name for name in _SIMULATED if name in nested.groups()]
                 simulated = nested.read(there[0]).load() if there else None
-        found = {name: dataset.load() for name, dataset in findings.order.get(first, {}).items()}
+        found = {
+            name: dataset.load()
+            for name, dataset in findings.order.get(first, {}).items()
+            if _is_of(store, f"{first}/analysis/{name}".strip("/"), group)
+        }
         return Material(
             findings.refined if findings.refined is not None else findings.series,
             findings.volume,
-            None if atoms is None else atoms.load(),
+            atoms,
             found,
             findings.validation,
             simulated,
             models,
             names_of_types(atoms) if atoms is not None else {},
         )
+
+
+def _is_of(store: Store, analysis: str, group: str) -> bool:
+    """Whether an analysis was made of the atoms that a group holds now."""
+    record = store.record(analysis)
+    return record is None or record.inputs.get(group, "") == store.digest(group)
 
 
 def write_figures(

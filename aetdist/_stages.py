@@ -13,6 +13,7 @@ import xarray as xr
 from ._records import describe_alignment, describe_group
 from ._species import check_elements, name_species
 from ._usage import current_client
+from .blocks.lost import cluster_errors
 from .errors import AetdistWarning, InputError
 from .experiment import accepted_keywords
 from .io import Record, Store, begun, open_dataset, store_errors, write_blocks
@@ -238,7 +239,7 @@ def do_stage(
         said = {key: 0 if key.endswith("_computed") else value for key, value in said.items()}
         return {**describe_group(store, group), **said, "state": "current"}
     log.info("%s: computing %s", name, group)
-    with store_errors(store.path):
+    with store_errors(store.path), cluster_errors():
         stage = functools.partial(import_files, group=group) if name == "import" else stages[name]
         said = stage(store, keywords, record) or {}
     if "state" in said:

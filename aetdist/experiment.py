@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import difflib
 import inspect
 import json
@@ -57,7 +58,7 @@ def read_experiment(path: str | Path) -> Experiment:
         raise InputError(f"There is no experiment file {path}; aetdist config > {path.name} writes one.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:  # broken TOML, broken UTF-8
+    except (ValueError, RecursionError) as error:  # broken TOML, broken UTF-8, brackets without end
         raise InputError(f"{path} is not TOML: {error}") from None
     folder = path.absolute().parent
     store = content.pop("store", None)
@@ -136,7 +137,13 @@ def accepted_keywords(name: str, keywords: Mapping[str, Any], function: Callable
 
 
 def default_config() -> str:
-    """Write a complete experiment file: every keyword with its default, what it means and its unit."""
+    """Write a complete experiment file: every keyword with its default, what it means and its unit.
+
+    Returns
+    -------
+    str
+        TOML.
+    """
     lines = [
         "# An experiment for `aetdist run`. Paths are taken from the folder of this file; lengths are in Angstrom",
         "# unless said. A keyword that is commented out is not set.",
@@ -188,7 +195,9 @@ def _located(name: str, key: str, value: Any, folder: Path) -> Any:
     """Paths relative to the experiment's folder; in [import] a text may be a dataset's name as well."""
     if not isinstance(value, (str, Path)):
         return value
-    is_file = name == "import" and (folder / str(value).partition("::")[0]).is_file()
+    is_file = False
+    with contextlib.suppress(OSError):  # a name that is too long
+        is_file = name == "import" and (folder / str(value).partition("::")[0]).is_file()
     return str(folder / value) if is_file or name == "export" or key == "edits" else value
 
 

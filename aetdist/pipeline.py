@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ._analyze import analyze_files, text_of
-from ._exports import check_files, export, export_stale, stale_files
+from ._exports import check_files, export, export_stale, report, stale_files
 from ._forward import project, simulate
 from ._records import (
     SERIES,
@@ -34,7 +34,8 @@ from .experiment import Experiment, checked_keywords, default_config, read_exper
 from .io import Record, Store, describe_groups, newest, write_export
 from .io.groups import ATOMS, VOLUME
 from .io.hierarchy import attributes_of, is_store
-from .io.places import local_path, place
+from .io.places import local_path
+from .planning import plan, refuse_what_cannot_fit
 from .validation import design, nested_path, table_of, validate_stage
 
 Summary = dict[str, Any]
@@ -51,6 +52,7 @@ __all__ = [
     "export",
     "import_series",
     "info",
+    "plan",
     "preprocess",
     "project",
     "reconstruct",
@@ -282,33 +284,6 @@ def analyze(
     return {**summary, "text": text_of(tables)}
 
 
-def report(path: str | Path, output: str | Path | None = None, **options: Any) -> Summary:
-    """Computes: the report of a store, one page that needs nothing else.
-
-    Parameters
-    ----------
-    path : str or Path
-        The store, in any state.
-    output : str or Path, optional
-        The file. Default: ``run.html`` for ``run.zarr``, beside it or, where that is in S3, here.
-    **options
-        Of `aetdist.write_report`.
-
-    Returns
-    -------
-    dict
-        ``report``: the file, ``report_bytes``.
-    """
-    from ._report import write_report
-
-    with accounted() as summary:
-        store = place(path)
-        beside = store.with_suffix(".html") if isinstance(store, Path) else f"{store.stem}.html"
-        page = write_report(path, output or beside, **options)
-        summary |= {"report": str(page), "report_bytes": page.stat().st_size}
-    return summary
-
-
 def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:
     """Computes: the stages of an experiment file that are not current, in order.
 
@@ -341,6 +316,8 @@ def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:
         with Store.create(experiment.store) if first_time else Store.open(experiment.store, "a") as store:
             records = expected_records(experiment, store)
             for name, keywords in experiment.stages.items():
+                to_come = {n: k for n, k in experiment.stages.items() if not _is_current(store, n, experiment, records)}
+                refuse_what_cannot_fit(to_come, store)
                 if name == "export":
                     states[name] = export_stale(store, keywords, records)
                     continue
@@ -362,12 +339,13 @@ def info(path: str | Path) -> Summary:
     with accounted() as summary, Store.open(path) as store:
         root = {name: value for name, value in attributes_of(store.path).items() if name.startswith("aetdist_")}
         summary |= {"store": str(store.path), **root, "groups": describe_groups(store)}
+        there = store.groups()
         for group in SERIES:
-            if group in store.groups():
+            if group in there:
                 summary |= describe_group(store, group) | store.read(group).attrs
-        if VOLUME in store.groups():
+        if VOLUME in there:
             summary |= stopping(store.read(VOLUME))
-        if ATOMS in store.groups():
+        if ATOMS in there:
             summary |= describe_group(store, newest(ATOMS, store))
     return summary
 

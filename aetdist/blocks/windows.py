@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..progress import report
+from .lost import cluster_errors
 
 _BATCH = 500  # tasks that go to the scheduler in one message
 _FETCH_SECONDS = 0.5  # at most so often are results fetched
@@ -102,6 +103,11 @@ def run_tasks(function: Callable[..., Any], items: Iterable[Any], *arguments: An
     -------
     list
         What the function returned, in the order of the items.
+
+    Raises
+    ------
+    CapacityError, ClusterError
+        If a task lost several workers, or the scheduler is gone.
     """
     items = list(items)
     report(0, len(items), label)
@@ -120,18 +126,19 @@ def run_tasks(function: Callable[..., Any], items: Iterable[Any], *arguments: An
     # Many tasks go in one message, and many results come in one where they come fast: a message for each would be
     # most of what the scheduler has to do.
     try:
-        for first in range(0, len(items), _BATCH):
-            batch = items[first : first + _BATCH]
-            sent = client.map(function, batch, *([a] * len(batch) for a in arguments), pure=False)
-            futures |= {future: first + i for i, future in enumerate(sent)}
-        for done, future in enumerate(as_completed(list(futures)), start=1):
-            finished.append(future)
-            if done == len(items) or time.monotonic() - fetched > _FETCH_SECONDS:
-                for one, result in zip(finished, client.gather(finished), strict=True):
-                    results[futures.pop(one)] = result
-                finished.clear()
-                fetched = time.monotonic()
-            report(done, len(items), label)
+        with cluster_errors():
+            for first in range(0, len(items), _BATCH):
+                batch = items[first : first + _BATCH]
+                sent = client.map(function, batch, *([a] * len(batch) for a in arguments), pure=False)
+                futures |= {future: first + i for i, future in enumerate(sent)}
+            for done, future in enumerate(as_completed(list(futures)), start=1):
+                finished.append(future)
+                if done == len(items) or time.monotonic() - fetched > _FETCH_SECONDS:
+                    for one, result in zip(finished, client.gather(finished), strict=True):
+                        results[futures.pop(one)] = result
+                    finished.clear()
+                    fetched = time.monotonic()
+                report(done, len(items), label)
     except BaseException:
         client.cancel(list(futures))
         raise

@@ -58,3 +58,17 @@ def figures(model: Path, output: Path, **options: Any) -> Summary:
     from .._figures import draw_figures
 
     return draw_figures(model, output, **keywords_of(options))
+
+
+@command("curate")
+@STORE
+@click.option("--edits", type=FOLDER, metavar="FILE.csv", help="Table to write or go on with. Default: beside STORE.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port on 127.0.0.1. Default: one that is free.")
+def curate(store: Path, **options: Any) -> Summary:
+    """Look at the least certain atoms in a browser; accept, delete, retype or add them.
+
+    Decisions are a table of edits, for aetdist refine --edits; the store is only read. Ctrl-C ends it.
+    """
+    from ..curate import curate
+
+    return curate(store, on_ready=lambda url: click.echo(f"{url}  (Ctrl-C ends it)"), **options)

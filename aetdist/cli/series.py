@@ -12,7 +12,7 @@ from .options import FOLDER, KIND, MORE, OVERWRITE, STORE, Summary, command, key
 
 @command("import", cluster="asked")
 @click.argument("files", nargs=-1, required=True, type=FOLDER)
-@click.option("-o", "--output", required=True, type=FOLDER, help="The store to make, such as run.zarr.")
+@click.option("-o", "--output", required=True, type=FOLDER, help="The store to make: run.zarr, s3://bucket/run.zarr.")
 @click.option("--images", metavar="DATASET", help="Dataset of the images inside the file.")
 @click.option(
     "--angles", metavar="DATASET|FILE", help="Dataset, or CSV/TXT/.tlt/.rawtlt/.mdoc file, of the angles in degrees."
@@ -32,7 +32,7 @@ from .options import FOLDER, KIND, MORE, OVERWRITE, STORE, Summary, command, key
     "--order", metavar="given|FILE", help="Order of the files: as given, or of an .mdoc or CSV with their names."
 )
 @click.option("--tilt-axis", type=float, metavar="DEG", help="Angle of the tilt axis from the image's y.")
-@click.option("--angle-convention", metavar="NAME", help="What the angles mean; see the README.")
+@click.option("--angle-convention", metavar="NAME", help="What the angles mean; see docs/importing.md.")
 @click.option("--flip-tilt", is_flag=True, default=None, help="Reverse the sign of the tilts.")
 @click.option("--transpose", is_flag=True, default=None, help="x and y of the images are stored the other way round.")
 @click.option("--voltage", type=float, metavar="KV", help="Acceleration voltage in kV.")

@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +36,31 @@ def too_many_threads(threads: int) -> str | None:
 
 
 def settings_environment() -> dict[str, str]:
-    """The client's memory policy and time limits as environment variables that Dask reads when a worker starts."""
-    found = {}
-    for name in ("distributed.worker.memory", "distributed.comm.timeouts"):
-        for key, value in _leaves(name, dask.config.get(name, {})):
-            if isinstance(value, bool | int | float | str):
-                found["DASK_" + key.upper().replace(".", "__").replace("-", "_")] = str(value)
-    return found
+    """What the client's configuration says of workers' memory and of time limits, as variables that Dask reads."""
+    usual = dask.config.merge(*dask.config.defaults)
+    return {
+        "DASK_" + key.upper().replace(".", "__").replace("-", "_"): str(value)
+        for name in ("distributed.worker.memory", "distributed.comm.timeouts")
+        for key, value in _leaves(name, dask.config.get(name, {}))
+        if value != dask.config.get(key, None, config=usual)
+    }
 
 
 def _leaves(name: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, dict):
         return [leaf for key, inner in value.items() for leaf in _leaves(f"{name}.{key}", inner)]
     return [(name, value)]
+
+
+@contextmanager
+def allow_failures(least: int = 10) -> Iterator[None]:
+    """A scheduler made meanwhile lets a task lose `least` workers before it is given up.
+
+    A pre-empted or cancelled job takes its workers with it; that is no fault of the tasks they were at.
+    """
+    name = "distributed.scheduler.allowed-failures"
+    with dask.config.set({name: max(least, dask.config.get(name, 0))}):
+        yield
 
 
 SCRATCH_LINES = (

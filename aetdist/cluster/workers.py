@@ -11,17 +11,19 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import AetdistError, InputError
 from .environment import too_many_threads
 
 if TYPE_CHECKING:
     from distributed import Client
 
+    from ..io.places import Place
+
 PACKAGES = ("aetdist", "dask", "distributed", "numpy", "numba", "zarr")
 """Packages of which client and workers need the same version."""
 
 
-def check_workers(client: Client, store: str | Path | None = None) -> None:
+def check_workers(client: Client, store: str | Place | None = None) -> None:
     """Ask every worker whether it can do the client's work.
 
     Parameters
@@ -29,7 +31,7 @@ def check_workers(client: Client, store: str | Path | None = None) -> None:
     client : distributed.Client
         Connected to the workers.
     store : str or Path, optional
-        Folder of the store that they are to work on, or where it is going to be.
+        The store that they are to work on, or where it is going to be: a folder, or ``s3://bucket/name``.
 
     Raises
     ------
@@ -38,13 +40,18 @@ def check_workers(client: Client, store: str | Path | None = None) -> None:
         than the client, libraries that take more threads than the worker has, or does not see the
         store; the message names the worker and what differs.
     """
+    from ..io.places import place
+
     versions: Any = client.get_versions(packages=PACKAGES)
     here = _versions(versions["client"])
     _refuse({worker: _other_versions(here, _versions(found)) for worker, found in versions["workers"].items()})
-    with _mark(store) as mark:
+    where = None if store is None else place(store).absolute()
+    with _mark(where) as mark:
+        # What is not in S3 yet is to be absent for everyone.
+        seen = mark is None or isinstance(mark, Path) or mark.exists()
         # "return": a worker that cannot import this module answers with the error of its import.
-        answers = client.run(_describe, str(mark) if mark else None, on_error="return")
-    _refuse({worker: _unfit(answer, store) for worker, answer in answers.items()})
+        answers = client.run(_describe, mark, on_error="return")
+    _refuse({worker: _unfit(answer, where, seen) for worker, answer in answers.items()})
 
 
 def _versions(found: dict[str, Any]) -> dict[str, str | None]:
@@ -65,13 +72,12 @@ def _other_versions(here: dict[str, str | None], there: dict[str, str | None]) -
 
 
 @contextlib.contextmanager
-def _mark(store: str | Path | None) -> Iterator[Path | None]:
+def _mark(where: Place | None) -> Iterator[Place | None]:
     """A file in the store for a moment (beside it, where there is none yet): who sees it shares the file system."""
-    if store is None:
-        yield None
+    if not isinstance(where, Path):
+        yield where
         return
-    folder = Path(store).absolute()
-    folder = folder if folder.is_dir() else folder.parent
+    folder = where if where.is_dir() else where.parent
     try:
         file = tempfile.NamedTemporaryFile(prefix=".connected-", dir=folder)
     except OSError:  # read only, or not there: the folder itself has to do
@@ -81,19 +87,25 @@ def _mark(store: str | Path | None) -> Iterator[Path | None]:
         yield Path(file.name)
 
 
-def _describe(mark: str | None, dask_worker: Any) -> dict[str, Any]:
+def _describe(mark: Place | None, dask_worker: Any) -> dict[str, Any]:
     """What a worker says of itself (runs on the worker)."""
+    try:
+        seen: bool | str = mark is None or mark.exists()
+    except AetdistError as error:  # of S3: no credentials, no such bucket
+        seen = _line(error)
     return {
         "source": source_digest(),
         "threads": dask_worker.state.nthreads,
         "too_many": too_many_threads(dask_worker.state.nthreads),
-        "sees": mark is None or Path(mark).exists(),
+        "sees": seen,
         "host": socket.gethostname(),
     }
 
 
-def _unfit(answer: dict[str, Any] | Exception, store: str | Path | None) -> str | None:
-    if isinstance(answer, ImportError):
+def _unfit(answer: dict[str, Any] | Exception, where: Place | None, seen: bool) -> str | None:
+    """What is wrong with a worker that gave this answer, and what to do."""
+    # Where the function itself could not be unpacked, Dask sends only the text of the error.
+    if isinstance(answer, ImportError) or (isinstance(answer, Exception) and "No module named" in str(answer)):
         return f"cannot import aetdist ({_line(answer)}); install it where the worker starts"
     if isinstance(answer, Exception):
         return f"does not answer ({_line(answer)}); look into its log, or start it again"
@@ -104,10 +116,12 @@ def _unfit(answer: dict[str, Any] | Exception, store: str | Path | None) -> str 
             f"has {answer['threads']} threads but {answer['too_many']}; start it with OMP_NUM_THREADS, "
             f"OPENBLAS_NUM_THREADS and MKL_NUM_THREADS set to {answer['threads']}"
         )
-    if not answer["sees"]:
+    if isinstance(answer["sees"], str):
+        return f"(on {answer['host']}) does not see {where}; {answer['sees'].rstrip('.')}"
+    if answer["sees"] != seen:
         return (
-            f"(on {answer['host']}) does not see {Path(str(store)).absolute()}; put the store on a file system that "
-            "every worker sees under the same path"
+            f"(on {answer['host']}) does not see {where}; put the store on a file system that every worker sees "
+            "under the same path"
         )
     return None
 

@@ -118,7 +118,7 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
         try:
             for words in reader:
                 if any(word.strip() for word in words) and not words[0].lstrip().startswith("#"):
-                    yield f"{path}, line {reader.line_num}", [word.strip() for word in words]
+                    yield f"{path}, line {reader.line_num}", [" ".join(word.split()) for word in words]
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}).") from None
         except csv.Error as error:

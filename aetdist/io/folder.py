@@ -39,7 +39,7 @@ class StoreFolder:
         if not is_store(self.path):
             raise StoreError(f"{self.path} is not an aetdist store and is never overwritten; choose another name.")
         if not self._has_complete():
-            remove_tree(self.path)  # left by a killed run: nothing in it was finished
+            remove_tree(self.path, name_last=True)  # left by a killed run: nothing in it was finished
             return
         if not overwrite:
             raise StoreError(f"{self.path} exists; choose another name, or replace it: overwrite=True (--overwrite).")
@@ -48,19 +48,19 @@ class StoreFolder:
 
     def recover(self) -> None:
         """Mend what a run that was killed while it replaced a store left behind."""
-        if not self.replaced.exists():
+        if not self.replaced.is_dir():
             return
         if self.path.exists() and self._has_complete():
-            remove_tree(self.replaced)
+            remove_tree(self.replaced, name_last=True)
             return
         if self.path.exists():
-            remove_tree(self.path)
+            remove_tree(self.path, name_last=True)
         move_tree(self.replaced, self.path)
 
     def settle(self) -> None:
         """Something in the new store is complete: the older one goes."""
-        if self.replaced.exists():
-            remove_tree(self.replaced)
+        if self.replaced.is_dir():
+            remove_tree(self.replaced, name_last=True)
 
     def remove(self) -> None:
         """Delete the folder, into which tasks of a computation that failed may still write, until it stays away."""
@@ -68,7 +68,7 @@ class StoreFolder:
         while quiet < 8 and time.monotonic() < end:
             quiet = 0 if self.path.exists() else quiet + 1
             with contextlib.suppress(OSError, StoreError):
-                remove_tree(self.path)
+                remove_tree(self.path, name_last=True)
             time.sleep(0.05)
 
     def _has_complete(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import StoreError
 from ..schema import SCHEMA_VERSION
 from .places import Place, S3Place, at_once, place, subfolders
-from .record import installed_version
+from .record import Record, installed_version
 
 _SCHEMA = "aetdist_schema_version"
 _VERSION = "aetdist_version"
@@ -46,26 +46,28 @@ def check_root(path: Place) -> None:
 
 def nodes(path: Place) -> list[tuple[str, dict[str, Any]]]:
     """Name and attributes of every group that a stage made or is making, in alphabetical order."""
-    found = []
-
-    def visit(folder: Place, name: str, attributes: dict[str, Any]) -> None:
-        if "status" in attributes:
-            found.append((name, attributes))
-        children = subfolders(folder)
-        together = at_once(_metadata, children) if isinstance(folder, S3Place) else map(_metadata, children)
-        for child, metadata in zip(children, together, strict=True):
-            if metadata.get("node_type") == "group":
-                visit(child, f"{name}/{child.name}".lstrip("/"), metadata.get("attributes", {}))
-
-    if path.is_dir():
-        visit(path, "", attributes_of(path))
-    return found
+    together = at_once if isinstance(path, S3Place) else map
+    found: dict[str, dict[str, Any]] = {}
+    level = [("", path, attributes_of(path))] if path.is_dir() else []
+    while level:
+        found |= {name: attributes for name, _, attributes in level if "status" in attributes}
+        inside = zip(level, together(subfolders, [folder for _, folder, _ in level]), strict=True)
+        below = [(f"{name}/{child.name}".lstrip("/"), child) for (name, _, _), folders in inside for child in folders]
+        metadata = zip(below, together(_metadata, [child for _, child in below]), strict=True)
+        level = [(*child, said.get("attributes", {})) for child, said in metadata if said.get("node_type") == "group"]
+    return sorted(found.items(), key=lambda node: node[0].split("/"))
 
 
 def attributes_of(folder: str | Place) -> dict[str, Any]:
     """Attributes of a group; empty where there is none."""
     metadata = _metadata(place(folder))
     return metadata.get("attributes", {}) if metadata.get("node_type") == "group" else {}
+
+
+def digest_in(attributes: dict[str, Any]) -> str:
+    """Digest of how a group was made, in its attributes: as it was asked for, or by its own record."""
+    asked = attributes.get("notes", {}).get("request")
+    return str(asked or Record.from_dict(attributes["provenance"]).digest)
 
 
 def _metadata(folder: Place) -> dict[str, Any]:

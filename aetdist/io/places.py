@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import uuid
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from zarr.storage import ObjectStore
+from zarr.storage import LocalStore, ObjectStore
 
-from ..errors import InputError, redacted
+from ..errors import InputError, StoreError, redacted
 from .s3 import bucket, obstore, s3_errors
 
 _AT_ONCE = 16
@@ -148,14 +149,13 @@ class S3Place:
             copy(_ROOT)
         self.delete()
 
-    def delete(self) -> None:
-        """Delete all that is in it, the metadata of its own node first."""
-        keys = [entry["path"] for entry in self.objects()]
+    def delete(self, *, name_last: bool = False) -> None:
+        """Delete all that is in it, the metadata of its own node first, so that it is gone at once; or last."""
         root = (self / _ROOT).key
+        others = [entry["path"] for entry in self.objects() if entry["path"] != root]
         with s3_errors(self):
-            if root in keys:
-                obstore().delete(bucket(self.bucket), root)
-            obstore().delete(bucket(self.bucket), [key for key in keys if key != root])
+            for several in (others, [root]) if name_last else ([root], others):
+                obstore().delete(bucket(self.bucket), several)
 
 
 Place = Path | S3Place
@@ -179,9 +179,24 @@ def place(where: str | Place) -> Place:
     text = str(where)
     if text.startswith("s3:/"):
         return S3Place.of(text)
+    checked_name(text)
     if "://" in text:
         raise InputError(f"{redacted(text).partition('?')[0]} came; needed is a folder, or s3://bucket/name.")
     return Path(where)
+
+
+def checked_name(name: str | Path) -> str:
+    """Name of a file or a folder that a file system can have.
+
+    Raises
+    ------
+    InputError
+        If it holds a zero byte, or a part of it is too long.
+    """
+    text = str(name)
+    if "\0" in text or any(len(part.encode(errors="replace")) > 255 for part in text.split("/")):
+        raise InputError(f"{text[:60]!r} came, which cannot be the name of a file; needed is text of up to 255 bytes.")
+    return text
 
 
 def within(folder: Path, name: str) -> Place:
@@ -210,10 +225,10 @@ def subfolders(where: Place) -> list[Place]:
     return [child for child in sorted(where.iterdir()) if child.is_dir()]
 
 
-def remove_tree(where: Place) -> None:
-    """Delete a folder with all that is in it."""
+def remove_tree(where: Place, *, name_last: bool = False) -> None:
+    """Delete a folder with all that is in it; in S3 what says what it is first, or last."""
     if isinstance(where, S3Place):
-        where.delete()
+        where.delete(name_last=name_last)
     else:
         shutil.rmtree(where)
 
@@ -239,10 +254,61 @@ def at_once(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         return list(pool.map(function, items))
 
 
+def inside(where: Place, name: str) -> Place:
+    """What is called `name` in a store.
+
+    Raises
+    ------
+    StoreError
+        If the name, or a link on the way, leads out of the store.
+    """
+    if not name or {"", ".", ".."} & set(name.split("/")) or re.search(r"[\\\0]", name):
+        raise StoreError(f"{name!r} cannot be in a store; needed is the name of a group, such as 'analysis/summary'.")
+    found = where / name
+    if isinstance(found, Path) and isinstance(where, Path):
+        real = os.path.realpath(found)
+        if not real.startswith(os.path.realpath(where) + os.sep):
+            raise StoreError(
+                f"{found} is a link that leads out of the store, to {real}; put a copy of what is there in its place."
+            )
+    return found
+
+
 def zarr_store(where: str | Place) -> Any:
-    """What Zarr and xarray open a store by: its path, or an `S3Zarr`."""
+    """What Zarr and xarray open a store by."""
     where = place(where)
-    return S3Zarr(where) if isinstance(where, S3Place) else str(where)
+    return S3Zarr(where) if isinstance(where, S3Place) else FolderZarr(where)
+
+
+class FolderZarr(LocalStore):
+    """A Zarr store in a folder, out of which no link leads."""
+
+    async def _open(self, *, mode: Any = None) -> None:
+        self._is_open = True  # a folder that is not there is not made by looking into it
+
+    def __dask_tokenize__(self) -> tuple[str, int]:
+        """The folder as it is now."""
+        return str(self.root), self.root.stat().st_mtime_ns if self.root.exists() else 0
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        """Value of a key; None if it is absent."""
+        inside(self.root, key)
+        return await super().get(key, *arguments, **options)
+
+    async def set(self, key: str, value: Any) -> None:
+        """Write a value."""
+        inside(self.root, key)
+        await super().set(key, value)
+
+    async def delete(self, key: str) -> None:
+        """Delete a value."""
+        inside(self.root, key)
+        await super().delete(key)
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Delete all keys below a prefix."""
+        inside(self.root, prefix)
+        await super().delete_dir(prefix)
 
 
 class S3Zarr(ObjectStore):

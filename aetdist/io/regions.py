@@ -14,8 +14,9 @@ import zarr
 from dask.array.core import normalize_chunks
 
 from ..errors import StoreError
+from .damage import describe_damage
 from .hierarchy import attributes_of
-from .places import Place, place, zarr_store
+from .places import Place, inside, place, zarr_store
 
 #: Chunks of an array that comes without any, in bytes.
 _CHUNK_BYTES = 16 * 2**20
@@ -42,9 +43,7 @@ def store_errors(path: str | Place) -> Iterator[None]:
     except RuntimeError as error:
         if "decompression error" not in str(error):
             raise
-        raise StoreError(
-            f"A chunk of {path} is damaged ({error}); restore it from a copy, or delete its group and run again."
-        ) from error
+        raise StoreError(describe_damage(path, error)) from error
 
 
 def open_dataset(path: str | Place, group: str, *, chunks: dict[str, int] | None = None) -> xr.Dataset:
@@ -70,9 +69,11 @@ def open_dataset(path: str | Place, group: str, *, chunks: dict[str, int] | None
     StoreError
         If there is no such group.
     """
-    if not (place(path) / group / "zarr.json").is_file():
+    if not (inside(place(path), group) / "zarr.json").is_file():
         raise StoreError(f"{path} holds no group {group!r}.")
-    dataset = xr.open_dataset(zarr_store(path), engine="zarr", group=group, consolidated=False, chunks=chunks)
+    dataset = xr.open_dataset(
+        zarr_store(path), engine="zarr", group=group, consolidated=False, zarr_format=3, chunks=chunks
+    )
     for name, variable in dataset.variables.items():
         if variable.dtype.kind == "T":
             text = np.array(np.asarray(variable).tolist(), dtype=str).reshape(variable.shape)
@@ -98,7 +99,7 @@ def require_record(path: str | Place, group: str, digest: str) -> None:
     StoreError
         If the group is gone or was begun anew: a task of an interrupted run must not write into it.
     """
-    stored = attributes_of(place(path) / group).get("provenance") or {}
+    stored = attributes_of(inside(place(path), group)).get("provenance") or {}
     if stored.get("digest") != digest:
         raise StoreError(f"{group!r} in {path} was begun anew by another run; what this task made is dropped.")
 
@@ -125,7 +126,7 @@ def write_region(path: str | Place, group: str, variable: str, region: tuple[sli
     """
     with store_errors(path):
         # A chunk of zeros is written too, so that a chunk that is not there was never written.
-        target = zarr.open_array(store=zarr_store(path), path=f"{group}/{variable}", mode="r+")
+        target = zarr.open_array(store=zarr_store(path), path=f"{group}/{variable}", mode="r+", zarr_format=3)
         target = target.with_config({"write_empty_chunks": True})  # open_array leaves its config argument out
         unit = target.shards or target.chunks
         if len(region) != target.ndim:

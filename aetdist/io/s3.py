@@ -23,6 +23,7 @@ _FROM_PROFILE = {
     "aws_session_token": ("session_token", ("AWS_ACCESS_KEY_ID",)),
     "region": ("region", ("AWS_REGION", "AWS_DEFAULT_REGION")),
 }
+_REFUSALS = ("AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 #: One chunk may take long through a slow line.
 _TIMEOUTS = {"timeout": "600s", "connect_timeout": "10s"}
@@ -129,7 +130,7 @@ def _told(error: Exception, where: object) -> str:
     server = redacted(_endpoint(os.environ) or "Amazon S3")
     if code == "NoSuchBucket":
         return f"There is no bucket for {where} at {server}; make it, or mend the name."
-    if kind in ("PermissionDeniedError", "UnauthenticatedError"):
+    if kind in ("PermissionDeniedError", "UnauthenticatedError") or code in _REFUSALS:  # a list has no kind for it
         return f"{server} refused {where} ({code or 'no right to do that'}): {_CREDENTIALS}."
     if "169.254.169.254" in text or "credential" in text.lower():
         return f"There are no credentials for {where}: {_CREDENTIALS}."

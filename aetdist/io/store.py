@@ -17,10 +17,10 @@ from zarr.codecs import ZstdCodec
 
 from ..errors import StoreError
 from .folder import StoreFolder
-from .hierarchy import attributes_of, check_root, nodes, root_attributes
+from .hierarchy import attributes_of, check_root, digest_in, nodes, root_attributes
 from .lock import StoreLock
-from .places import Place, move_tree, place, remove_tree, zarr_store
-from .record import Record, plain
+from .places import Place, inside, move_tree, place, remove_tree, zarr_store
+from .record import Record, plain, without_secrets
 from .regions import open_dataset, store_errors, stored_chunks, write_lazily
 
 #: Tables and maps up to this size are read at once instead of lazily.
@@ -32,6 +32,13 @@ class Store:
 
     Made by `Store.create` or `Store.open`; a context manager. While it is open for writing it holds
     the lock of the store. A group appears (to `read`, `record` and `groups`) once it is complete.
+
+    Parameters
+    ----------
+    path : Path or S3Place
+        Where the store is.
+    lock : StoreLock or None
+        Held while it is open for writing.
     """
 
     def __init__(self, path: Place, lock: StoreLock | None) -> None:
@@ -99,7 +106,7 @@ class Store:
         if mode == "r":
             check_root(folder)
             return cls(folder, None)
-        if folder.exists() and not StoreFolder(folder).replaced.exists():  # which a killed run may have left
+        if folder.exists() and not StoreFolder(folder).replaced.is_dir():  # which a killed run may have left
             check_root(folder)
             if isinstance(folder, Path) and not os.access(folder, os.W_OK):
                 raise StoreError(f"{folder} is read-only; ask for the right to write, or work on a copy of it.")
@@ -154,12 +161,12 @@ class Store:
 
     def record(self, group: str) -> Record | None:
         """How a group was made; None if it is absent or incomplete."""
-        attributes = attributes_of(self.path / group)
+        attributes = attributes_of(inside(self.path, group))
         return Record.from_dict(attributes["provenance"]) if attributes.get("status") == "complete" else None
 
     def pending(self, group: str) -> Record | None:
         """How a group that is begun but not finished is being made; None if it is absent or complete."""
-        attributes = attributes_of(self.path / group)
+        attributes = attributes_of(inside(self.path, group))
         return Record.from_dict(attributes["provenance"]) if attributes.get("status") == "incomplete" else None
 
     def digest(self, group: str) -> str:
@@ -170,7 +177,8 @@ class Store:
         StoreError
             If there is no such group, or it is not complete.
         """
-        return str(self.notes(group).get("request") or self._complete(group).digest)
+        self._complete(group)
+        return digest_in(attributes_of(self.path / group))
 
     def holds(self, group: str, record: Record) -> bool:
         """Whether a group is complete and was made as `record` says."""
@@ -178,7 +186,7 @@ class Store:
 
     def notes(self, group: str) -> dict[str, Any]:
         """What `note` kept with a complete group; empty if it is absent or incomplete."""
-        attributes = attributes_of(self.path / group)
+        attributes = attributes_of(inside(self.path, group))
         return dict(attributes.get("notes", {})) if attributes.get("status") == "complete" else {}
 
     def read(self, group: str) -> xr.Dataset:
@@ -274,7 +282,7 @@ class Store:
         """
         self._check_writable()
         with store_errors(self.path):
-            opened = zarr.open_group(zarr_store(self.path), path=group, mode="r+")
+            opened = zarr.open_group(zarr_store(self.path), path=group, mode="r+", zarr_format=3)
             for name, array in opened.arrays():
                 missing = array.nchunks - array.nchunks_initialized if array.size else 0
                 if missing > 0:
@@ -291,19 +299,21 @@ class Store:
         self._check_writable()
         self._complete(group)
         with store_errors(self.path):
-            attributes = zarr.open_group(zarr_store(self.path), path=group, mode="r+").attrs
-            attributes["notes"] = {**self.notes(group), **plain(notes)}
+            attributes = zarr.open_group(zarr_store(self.path), path=group, mode="r+", zarr_format=3).attrs
+            attributes["notes"] = {**self.notes(group), **without_secrets(plain(notes))}
 
     def delete(self, group: str) -> None:
         """Delete a group and all below it; nothing happens if it is absent."""
         self._check_writable()
-        folder = self.path / group
+        folder = inside(self.path, group)
         if not folder.exists():
             return
         with store_errors(self.path):
             for name, _ in nodes(self.path):
                 if name == group or name.startswith(group + "/"):  # first: a killed deletion must not look complete
-                    zarr.open_group(zarr_store(self.path), path=name, mode="r+").attrs["status"] = "incomplete"
+                    zarr.open_group(zarr_store(self.path), path=name, mode="r+", zarr_format=3).attrs["status"] = (
+                        "incomplete"
+                    )
             remove_tree(folder)
 
     def rename(self, group: str, name: str) -> None:
@@ -318,7 +328,7 @@ class Store:
         self._complete(group)
         self.delete(name)
         with store_errors(self.path):
-            move_tree(self.path / group, self.path / name)
+            move_tree(inside(self.path, group), inside(self.path, name))
 
     # -- inside ----------------------------------------------------------------------------------
 

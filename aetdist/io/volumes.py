@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +53,11 @@ def read_volume(path: str | Path, *, pixel_size: float | None = None) -> xr.Data
 
 def _mrc_grid(path: Path) -> tuple[float | None, dict[str, float] | None]:
     """Edge of a voxel and position of the first one, in Angstrom, where the header says them."""
-    import mrcfile
+    from .readers.mrc import mrc_header
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of old headers; whoever opened the stack has checked it
-        with mrcfile.open(path, header_only=True, permissive=True) as file:
-            sizes = [float(file.voxel_size[axis]) for axis in "xyz"]
-            origin = {axis: float(file.header.origin[axis]) for axis in "xyz"}
+    with mrc_header(path) as file:
+        sizes = [float(file.voxel_size[axis]) for axis in "xyz"]
+        origin = {axis: float(file.header.origin[axis]) for axis in "xyz"}
     if not all(sizes):
         return None, None
     if not np.allclose(sizes, sizes[0], rtol=1e-3):

@@ -14,7 +14,7 @@ from .._threads import kernel_threads
 from ..geometry import ParallelGeometry
 from ..io import open_dataset
 from ..project import ParallelProjector
-from .grid import Field, require_finite, require_measured
+from .grid import Field, require_finite, require_measured, volume_grid
 from .solvers import Objective, largest_eigenvalue, solve
 
 SERIES, COARSE, FILM = "tilt_series/aligned", "scan/coarse", "volume"  # groups of the store
@@ -43,6 +43,19 @@ class CoarseFilm:
         """The grid that covers fine voxels `first`..`first` + `shape` - 1 with blocks of `factor`^3."""
         start = tuple(f + (factor - 1) / 2 for f in first)
         return cls(factor, start, tuple(-(-n // factor) for n in shape))  # type: ignore[arg-type]
+
+
+def coarse_film(field: Field, thickness: float, window: tuple[int, int]) -> CoarseFilm:
+    """The coarse grid of a film of this thickness (Angstrom) that is scanned in windows of so many pixels (y, x).
+
+    Its binning is the smallest, 2 or more, that leaves no more voxels than a local volume has, as long as atoms show.
+    """
+    first, shape = volume_grid(field, None, thickness)
+    depth = shape[0]
+    widest = 1.0 / np.abs(np.linalg.det(field.matrices[:, :2, :2])).min()
+    local = depth * window[0] * (window[1] + depth) * widest
+    wanted = int(np.ceil((np.prod(shape, dtype=np.float64) / local) ** (1 / 3)))
+    return CoarseFilm.of(first, shape, max(1, min(max(2, wanted), int(COARSEST_VOXEL / field.pixel_size))))
 
 
 def binned_series(path: str, group: str, factor: int) -> tuple[np.ndarray, np.ndarray]:

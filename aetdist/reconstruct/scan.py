@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..io import BlockLedger, Record, Store, open_dataset, require_record, write_region
 from ..project import ParallelProjector
 from ..schema import VOLUME, with_units
-from .film import COARSE, COARSEST_VOXEL, FILM, SERIES, CoarseFilm, coarse_dataset, reconstruct_coarse
+from .film import COARSE, FILM, SERIES, CoarseFilm, coarse_dataset, coarse_film, reconstruct_coarse
 from .grid import Field, volume_grid
 from .local import reconstruct_window
 from .memory import require_scan
@@ -129,7 +129,7 @@ def reconstruct_scan(
     path = str(store.path)
     inputs = {series: store.digest(series)}
 
-    coarse = CoarseFilm.of(first, shape, _coarse_factor(shape, field, size))
+    coarse = coarse_film(field, thickness, size)
     require_scan(field, shape, coarse, size, solver=solver, final_iterations=final_iterations)
     _make_coarse(store, series, field, coarse, coarse_iterations, inputs, {"thickness": thickness})
     maps = open_dataset(path, COARSE)[["height", "thickness"]].load()
@@ -165,15 +165,6 @@ def reconstruct_scan(
         "n_windows": len(plan.windows),
         "n_windows_computed": computed,
     }
-
-
-def _coarse_factor(shape: tuple[int, int, int], field: Field, size: tuple[int, int]) -> int:
-    """Smallest binning, 2 or more, that leaves no more voxels than a local volume has, as long as atoms show."""
-    depth = shape[0]
-    widest = 1.0 / np.abs(np.linalg.det(field.matrices[:, :2, :2])).min()
-    local = depth * size[0] * (size[1] + depth) * widest
-    wanted = int(np.ceil((np.prod(shape, dtype=np.float64) / local) ** (1 / 3)))
-    return max(1, min(max(2, wanted), int(COARSEST_VOXEL / field.pixel_size)))
 
 
 # -- coarse film ---------------------------------------------------------------------------------------

@@ -74,12 +74,12 @@ def stitch_chunk(
     require_record(path, film_group, digest)
     write_region(path, film_group, "density", (slice(0, nz), rows, cols), film)
     write_region(path, film_group, "support", (slice(0, nz), rows, cols), np.broadcast_to(total > 0.5, shape))
-    disagreement, sums = _compare_pairs(gathered, shape)
+    disagreement, sums = compare_pairs(gathered, shape)
     write_region(path, film_group, "disagreement", (rows, cols), disagreement)
     return sums
 
 
-def _compare_pairs(
+def compare_pairs(
     gathered: list[tuple[tuple[slice, ...], np.ndarray, np.ndarray]], shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Map of the relative L1 difference (y, x), NaN where windows do not overlap, and the pooled sums.

@@ -83,7 +83,12 @@ def read_edits(path: str | Path) -> tuple[Edit, ...]:
         If the file is missing or malformed; the message names it, the line, what came and what is needed.
     """
     path = Path(path)
-    rows = _rows(read_text(path), path)
+    return parse_edits(read_text(path), path)
+
+
+def parse_edits(text: str, path: Path) -> tuple[Edit, ...]:
+    """Edits in the text of a table; `path` is what messages call it, as `read_edits` does."""
+    rows = _rows(text, path)
     where, header = next(rows, (f"{path}, line 1", []))
     names = [name.lower() for name in header]
     wrong = [name for name in names if name not in COLUMNS]

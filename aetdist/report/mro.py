@@ -147,10 +147,12 @@ def draw_largest_mros(atoms: xr.Dataset, mro: xr.Dataset) -> Figure:
             zorder=3,
         )
         axes.set_aspect("equal")
-        axes.margins(0.12)
+        middle = 0.5 * (local.min(axis=0) + local.max(axis=0))
+        half = 0.5 * float(np.ptp(local[:, :2], axis=0).max()) + 2.0
+        axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
         axes.axis("off")
         axes.set_title(f"{kind}, {len(members)} centres\nrms {float(mro['rms'][i]):.2f} Å", fontsize="small")
-        add_scale_bar(axes, below=0.2)
+        add_scale_bar(axes, below=0.12)
     for axes in cells[len(kinds) :]:
         axes.axis("off")
     return figure

@@ -157,7 +157,7 @@ def draw_reprojection(series: xr.Dataset, volume: xr.Dataset, *, tilt: int | Non
             vmax=0.5 * top if signed else top,
         )
         axes.set(title=title, xlabel="x (Å)", ylabel="y (Å)")
-        figure.colorbar(drawn, ax=axes, shrink=0.8, aspect=15)
+        figure.colorbar(drawn, ax=axes, label="intensity", shrink=0.8, aspect=15)
     for axes in cells[3:]:
         signal = np.abs(measured[mask]).sum()
         share = np.abs(calculated - measured)[mask].sum() / signal if signal > 0 else np.nan
@@ -366,3 +366,7 @@ def _frame(axes: Axes, field: Field | None) -> None:
         frame = Rectangle((left, bottom), right - left, top - bottom, fill=False, linestyle="--", edgecolor="white")
         frame.set_path_effects([withStroke(linewidth=3, foreground="#404040")])
         axes.add_patch(frame)
+        axes.annotate(
+            "measured field", (left, top), xytext=(4, -4), textcoords="offset points", fontsize="small", color="white",
+            ha="left", va="top", bbox={"facecolor": "#404040", "edgecolor": "none", "pad": 1.5},
+        )  # fmt: skip

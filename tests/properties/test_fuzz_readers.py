@@ -44,7 +44,7 @@ from foreign_files import FORMATS, MICROSCOPES
 
 TRIES = os.environ.get("AETDIST_FUZZ")
 FUZZ = settings(
-    max_examples=int(TRIES or 20),
+    max_examples=int(TRIES or 12),
     derandomize=TRIES is None,
     database=None,
     deadline=None,
@@ -248,8 +248,8 @@ MDOC = (
     "ExposureDose = 1.5\nSubFramePath = D:\\frames\\a.mrc\n\n[ZValue = 1]\nTiltAngle = 3\nSubFramePath = b.mrc\n"
 )
 XYZ = (
-    '2\nLattice="9 0 0 0 9 0 0 0 9" pbc="T T F" R=0.1 edits="_JSON [\\"a\\"]" Properties=species:S:1:pos:R:3:type:I:1:ok:L:1'
-    "\nFe 0.0 1.5 2 1 T\nCo 1.0 1.5 -2 2 F\n"
+    '2\nLattice="9 0 0 0 9 0 0 0 9" pbc="T T F" R=0.1 edits="_JSON [\\"a\\"]" '
+    "Properties=species:S:1:pos:R:3:type:I:1:ok:L:1\nFe 0.0 1.5 2 1 T\nCo 1.0 1.5 -2 2 F\n"
 )
 EDITS = "action,x,y,z,type,new_x,new_y,new_z\nadd,1,2,3,1\nmove,0,0,0,,1,1,1\n# why\nretype,1,2,3,2\ndelete,0,0,0\n"
 ATOMS = "x,y,z,type\n0.0,1.5,2.0,1\n1.0,1.5,-2.0,2\n"
@@ -315,6 +315,66 @@ def test_readers__rewritten_text(name: str) -> None:
                     refused_or_read(lambda: read(path))
 
     run()
+
+
+def at(place: int, number: bytes) -> Callable[[bytes], bytes]:
+    """Replace bytes of a file."""
+    return lambda data: data[:place] + number + data[place + len(number) :]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("mrc", at(92, (2**31 - 1).to_bytes(4, "little"))),  # an extended header of 2 GB
+        ("mrc", at(0, (10**6).to_bytes(4, "little") * 3)),  # 10^18 pixels
+        ("npy-fortran", at(6, b"\0\0v\0{'")),  # a header of 660 MB
+        ("npy", lambda data: data.replace(b"(4, 6, 7)", b"(1" + b"0" * 12 + b", 1, 1)")),
+        ("npz", lambda data: data.replace(b"(4, 6, 7)", b"(9, 9999, 999999)")),
+        ("tiff-pages", lambda data: data.replace(b"\x53\x01\x03\0", b"\x99\x01\x03\0", 1)),  # pages of two kinds
+        ("mat5", at(136, (2**31 - 1).to_bytes(4, "little"))),
+        ("ser", at(14, (2**31 - 1).to_bytes(4, "little"))),
+    ],
+)  # fmt: skip
+def test_readers__headers_that_claim_too_much(name: str, change: Callable[[bytes], bytes]) -> None:
+    """Each was too much, or would be, if the size of the file were not looked at first."""
+    suffix, content = sound(name)
+    assert change(content) != content
+    with file_of(change(content), f"claims{suffix}") as path:
+        read_all(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("xyz", "9" * 5000 + "\n\n"),
+        ("xyz", "0\nProperties=species:S:1:pos:R:999999999999\n"),
+        ("xyz", "1\nProperties=species:S:1:pos:R:" + "3" * 5000 + "\nFe 0 0 0\n"),
+        ("xyz", "1\na=" + "[" * 100_000 + "\nFe 0 0 0\n"),
+        ("xyz", '1\na="_JSON ' + "[" * 100_000 + '"\nFe 0 0 0\n'),
+        ("atoms", "\x80"),
+        ("atoms", "x,y,z,type\n0,0,0,1e300\n"),
+        ("atoms", 'x,y,z\n0,0,"' + "0" * 200_000 + '"\n'),
+        ("mdoc", f"PixelSpacing = {'9' * 400}\n[ZValue = 0]\nTiltAngle = 1\n[ZValue = 1]\nTiltAngle = 2\n"),
+        ("angles", "theta\n" + "9" * 5000 + "\n"),
+        ("experiment", "a = " + "[" * 5000),
+        ("experiment", "a = " + "9" * 5000),
+        ("run", TOML.replace('"a.h5"', '"a\\u0000.h5"')),
+        ("run", TOML.replace("[scan]", "[[scan]]")),
+        ("run", TOML.replace("a.h5", "9" * 400)),
+        ("run", TOML.replace("run.zarr", "9" * 400)),
+        ("run", TOML.replace("a.csv", "9" * 400)),
+        ("atoms", '"x,y,z\n0,0,0\n1,1,1\n'),
+    ],
+)
+def test_readers__text_that_asks_for_too_much(name: str, text: str) -> None:
+    """Numbers, columns and brackets without end; names with a zero byte."""
+    file, _, read = TEXTS[name]
+    with file_of(text.encode("latin-1"), file) as path:
+        if read is read_all:
+            read_all(path)
+        else:
+            with bounded():
+                refused_or_read(lambda: read(path))
 
 
 def test_readers__sound_files_are_read() -> None:

@@ -68,6 +68,10 @@ def test_check_workers__other_versions(local, name, version, words):
         (lambda answer: OSError("timed out"), r"does not answer \(timed out\)"),
         (lambda answer: answer | {"source": "0" * 64}, "another source of aetdist under the same version"),
         (lambda answer: answer | {"too_many": "OMP_NUM_THREADS=8"}, "has 1 threads but OMP_NUM_THREADS=8; start it"),
+        (
+            lambda answer: answer | {"sees": "No AWS profile 'lab'."},
+            r"does not see .*film\.zarr; No AWS profile 'lab'\.$",
+        ),
         (lambda answer: answer | {"sees": False}, r"does not see .*film\.zarr; put the store on a file system"),
     ],
 )

@@ -50,8 +50,10 @@ class Material:
         if need in self.found:
             return ""
         if need in _OF_CLUSTERS:
-            return "no medium-range order was looked for, or none found: aetdist analyze ... --solute TYPE"
-        return f"the analysis {need} is not there: aetdist analyze makes it, where the atoms allow it"
+            return (
+                "no medium-range order of these atoms was looked for, or none found: aetdist analyze ... --solute TYPE"
+            )
+        return f"there is no {need} of these atoms: aetdist analyze makes it{_WHERE.get(need, '')}"
 
     def type_name(self, number: int) -> str:
         """Element of a type, or its number."""
@@ -68,6 +70,11 @@ _MISSING = {
     "atoms": "there are no atoms: aetdist trace",
     "validation": "the atoms are not validated: aetdist validate",
     "simulated": "the simulated tilt series of aetdist validate is not beside the store",
+}
+_WHERE = {
+    "coordination": ", of atoms that have types",
+    "interface": ", where 500 atoms and more are ordered, and 500 are not",
+    "nuclei": ", of finite samples",
 }
 _OF_CLUSTERS = (
     "solute_clusters", "shared_pairs", "medium_range_order", "mro_measures", "mro_significance", "tolerances",

@@ -24,26 +24,29 @@ def fill_images(panel: SubFigure, material: Material) -> None:
     series = _series(material)
     tilts = _used(series)
     chosen = tilts[np.unique(np.linspace(0, len(tilts) - 1, _SHOWN).round().astype(int))]
-    _show_images(panel, series, chosen, columns=2)
+    _show_images(panel, series, chosen, (1.0, 1.0))
 
 
 def fill_tilt_series(panel: SubFigure, material: Material) -> None:
     """All images, by rising tilt angle."""
     series = _series(material)
+    _show_images(panel, series, _used(series), (183.0, 150.0))
+
+
+def _show_images(panel: SubFigure, series: xr.Dataset, tilts: np.ndarray, space: tuple[float, float]) -> None:
+    """Images with their angles, in as many columns as make them largest in a space of so much width and height."""
     wide = float(np.ptp(series["x"].values) / max(np.ptp(series["y"].values), 1e-9))
-    columns = int(np.clip(round(np.sqrt(len(_used(series)) * 1.2 / wide)), 2, 11))
-    _show_images(panel, series, _used(series), columns=columns)
-
-
-def _show_images(panel: SubFigure, series: xr.Dataset, tilts: np.ndarray, columns: int) -> None:
-    rows = -(-len(tilts) // columns)
+    n = len(tilts)
+    rows_of = {columns: -(-n // columns) for columns in range(1, n + 1)}
+    # A fifth of the height of a cell is its title.
+    columns = max(rows_of, key=lambda c: min(space[0] / c, wide * 0.8 * space[1] / rows_of[c]))
+    rows = rows_of[columns]
     cells = panel.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.02, "hspace": 0.02}).ravel()
     edges = extent(series["x"].values, series["y"].values)
     top = max(float(np.quantile(_image(series, int(i)), 0.999)) for i in tilts[:: max(1, len(tilts) // 8)])
     for axes, i in zip(cells, tilts, strict=False):
         axes.imshow(_image(series, int(i)), extent=edges, cmap="gray", vmin=0.0, vmax=top or 1.0)
-        angle = f"{float(series['angles'].values[i, 1]):.1f}°".replace("-", "−")
-        axes.set_title(angle, fontsize="small", pad=1.5)
+        axes.set_title(_angle(series, int(i)), fontsize="small", pad=1.5)
     for axes in cells:
         axes.axis("off")
     add_scale_bar(cells[0])
@@ -126,7 +129,7 @@ def _show_one(panel: SubFigure, material: Material, what: str) -> None:
         vmin=-0.3 * top if signed else 0.0, vmax=0.3 * top if signed else top,
     )  # fmt: skip
     axes.axis("off")
-    axes.set_title(f"{what}, θ = {float(series['angles'].values[tilt, 1]):.1f}°".replace("= -", "= −"))
+    axes.set_title(f"{what}, θ = {_angle(series, tilt)}")
     panel.colorbar(drawn, ax=axes, label="intensity (as measured)", shrink=0.7, aspect=18)
     add_scale_bar(axes, light=signed)
 
@@ -166,6 +169,11 @@ def _used(series: xr.Dataset) -> np.ndarray:
     """Numbers of the tilts that are used, by rising angle."""
     order = np.argsort(series["angles"].values[:, 1], kind="stable")
     return order[series["used"].values[order]] if "used" in series else order
+
+
+def _angle(series: xr.Dataset, tilt: int) -> str:
+    """Tilt angle as text."""
+    return f"{round(float(series['angles'].values[tilt, 1]), 1) + 0.0:.1f}°".replace("-", "−")
 
 
 def _image(series: xr.Dataset, tilt: int) -> np.ndarray:

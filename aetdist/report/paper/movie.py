@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.animation import FFMpegWriter
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ...errors import InputError
-from ..mro import KINDS
+from ..mro import LATTICE_COLOURS, kinds_of
 from ..scene import Balls, frame_of, paint, view_of
-from ..style import COLOURS
+from ..style import COLOURS, bar_length
 from .catalogue import Material
 from .mro import balls_of_clusters
-from .order import positions_of, types_of
+from .order import balls_of_nuclei, colours_of, positions_of, types_of
 
 FRAMES, SECONDS = 90, 9.0
 """Of one turn."""
@@ -26,12 +28,12 @@ _FORMATS = {".webp": "WEBP", ".gif": "GIF", ".png": "PNG"}
 
 
 def write_movies(material: Material, folder: Path, *, frames: int = FRAMES, width: int = _WIDTH) -> dict[str, Path]:
-    """Computes: movies of one turn: all atoms, the atoms of each type, the medium-range order; WebP, and MP4.
+    """Computes: movies of one turn: the atoms by type, crystal nuclei, medium-range order; WebP, and MP4.
 
     Parameters
     ----------
     material : Material
-        With atoms; with ``medium_range_order`` there is a movie of that too.
+        With atoms; with ``nuclei`` and ``medium_range_order`` there are movies of those too.
     folder : Path
         Where they go.
     frames, width : int
@@ -43,27 +45,49 @@ def write_movies(material: Material, folder: Path, *, frames: int = FRAMES, widt
         File of each movie by its name; those in MP4 end in "_mp4", where ffmpeg is installed.
     """
     written: dict[str, Path] = {}
-    for name, balls in _movies(material):
-        pictures = list(turn(balls, frames=frames, width=width))
+    for name, balls, key in _movies(material):
+        pictures = list(turn(balls, key, frames=frames, width=width))
         written[name] = save_movie(pictures, folder / f"{name}.webp")
         if FFMpegWriter.isAvailable():
             written[f"{name}_mp4"] = save_movie(pictures, folder / f"{name}.mp4")
     return written
 
 
-def _movies(material: Material) -> Iterator[tuple[str, Balls]]:
-    """Name and balls of each movie, about the middle of the sample."""
+def _movies(material: Material) -> Iterator[tuple[str, Balls, dict[str, str]]]:
+    """Name, balls and meaning of the colours of each movie, about the middle of the sample."""
     position, kind = positions_of(material), types_of(material)
     position = position - 0.5 * (position.min(axis=0) + position.max(axis=0))
-    colours = np.array(COLOURS)[(kind - 1) % len(COLOURS)]
-    yield "movie_atoms", Balls.of(position, 1.35, colours.tolist())
+    types = {material.type_name(t): COLOURS[(t - 1) % len(COLOURS)] for t in np.unique(kind).tolist()}
+    yield "movie_atoms", Balls.of(position, 1.35, colours_of(kind)), types
+    if "nuclei" in material.found:
+        with contextlib.suppress(InputError):  # there are none
+            yield "movie_nuclei", balls_of_nuclei(position, material.found["nuclei"]), {}
     mro = material.found.get("medium_range_order")
-    if mro is not None and np.isin(KINDS, mro["mro_type"].values).any():
-        yield "movie_medium_range_order", balls_of_clusters(position, mro)
+    if mro is not None and mro.sizes["mro"]:
+        lattices = {kind: LATTICE_COLOURS[kind] for kind in kinds_of(mro)}
+        yield "movie_medium_range_order", balls_of_clusters(position, mro), lattices
 
 
-def turn(balls: Balls, *, frames: int = FRAMES, width: int = _WIDTH, elevation: float = -75.0) -> Iterator[np.ndarray]:
-    """Pictures of one turn about z, a little from above.
+def turn(
+    balls: Balls,
+    key: Mapping[str, str] | None = None,
+    *,
+    frames: int = FRAMES,
+    width: int = _WIDTH,
+    elevation: float = -75.0,
+) -> Iterator[np.ndarray]:
+    """Pictures of one turn about z, a little from above, with a scale bar and what the colours mean below.
+
+    Parameters
+    ----------
+    balls : Balls
+        The origin stays in the middle.
+    key : mapping of str to str, optional
+        Colours by name.
+    frames, width : int
+        Pictures, and their width in pixels.
+    elevation : float
+        As in :func:`~aetdist.report.scene.view_of`, degrees.
 
     Yields
     ------
@@ -76,10 +100,31 @@ def turn(balls: Balls, *, frames: int = FRAMES, width: int = _WIDTH, elevation: 
     pixels = 2 * (width // 2) / (frame[1] - frame[0])
     rows = 2 * max(1, round((frame[3] - frame[2]) * pixels / 2))
     frame = (*frame[:2], frame[2], frame[2] + rows / pixels)
+    strip = _strip(2 * (width // 2), pixels, key or {})
     for k in range(frames):
         seen = paint(balls, view_of(360.0 * k / frames, elevation), frame, pixels)[::-1].astype(np.float32)
         opaque = seen[..., 3:] / 255.0
-        yield np.round(seen[..., :3] * opaque + 255.0 * (1.0 - opaque)).astype(np.uint8)
+        on_white = np.round(seen[..., :3] * opaque + 255.0 * (1.0 - opaque)).astype(np.uint8)
+        yield np.concatenate([on_white, strip])
+
+
+def _strip(width: int, pixels: float, key: Mapping[str, str]) -> np.ndarray:
+    """A scale bar for so many pixels per Angstrom, and coloured marks with their names."""
+    image = Image.new("RGB", (width, 2 * (width // 40) + 8), "white")
+    draw, size = ImageDraw.Draw(image), max(8, width // 40)
+    font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+    length, middle = bar_length(width / pixels), image.height // 2
+    x = 0.03 * width
+    draw.rectangle((x, middle - 2, x + length * pixels, middle + 2), fill="black")
+    x += length * pixels + 0.6 * size
+    text = f"{length / 10:g} nm" if length >= 10 else f"{length:g} Å"
+    draw.text((x, middle), text, fill="black", font=font, anchor="lm")
+    x += draw.textlength(text, font) + 2 * size
+    for name, colour in key.items():
+        draw.ellipse((x, middle - 0.4 * size, x + 0.8 * size, middle + 0.4 * size), fill=colour)
+        draw.text((x + 1.1 * size, middle), name, fill="black", font=font, anchor="lm")
+        x += 2.3 * size + draw.textlength(name, font)
+    return np.asarray(image)
 
 
 def save_movie(pictures: list[np.ndarray], path: Path, *, seconds: float = SECONDS) -> Path:

@@ -6,6 +6,7 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from matplotlib.figure import SubFigure
 
 from ...errors import InputError
@@ -35,21 +36,21 @@ def fill_model(panel: SubFigure, material: Material) -> None:
 
 def fill_nuclei(panel: SubFigure, material: Material) -> None:
     """The largest crystal nuclei, each in a colour, smaller ones dark grey, in the glass, which is small and light."""
-    order = material.found["bond_order"]["order"].values
-    position, label = positions_of(material), material.found["nuclei"]["label"].values
-    sizes = material.found["nuclei"]["n_atoms"].values
-    large = np.count_nonzero(sizes >= _NUCLEUS)  # the largest come first
-    inside = (label >= 0) & (label < large)
+    nuclei, order = material.found["nuclei"], material.found["bond_order"]["order"].values
+    axes = panel.add_subplot()
+    show_scene(axes, balls_of_nuclei(positions_of(material), nuclei), TILTED, width=44.0)
+    large, part = np.count_nonzero(nuclei["n_atoms"].values >= _NUCLEUS), 100.0 * float(np.mean(order >= 0.5))
+    axes.set_title(f"{large} nuclei of ≥ {_NUCLEUS} atoms\n{part:.1f} % of all atoms ordered", fontsize="small")
+
+
+def balls_of_nuclei(position: np.ndarray, nuclei: xr.Dataset) -> Balls:
+    """Atoms of the nuclei of 13 atoms or more, in a cloud of the others."""
+    label, large = nuclei["label"].values, np.count_nonzero(nuclei["n_atoms"].values >= _NUCLEUS)
+    inside = (label >= 0) & (label < large)  # the largest come first
     if not inside.any():
         raise InputError(f"There are no crystal nuclei of {_NUCLEUS} atoms or more.")
-    shown = np.minimum(label[inside], len(COLOURS) - 1)
-    colours = np.array([*COLOURS[: len(COLOURS) - 1], "#808080"])[shown]
-    balls = Balls.of(position[inside], _ATOM, colours.tolist())
-    balls = balls + Balls.of(position[~inside], 0.35, "#c8c8c8")
-    axes = panel.add_subplot()
-    show_scene(axes, balls, TILTED, width=44.0)
-    part = 100.0 * float(np.mean(order >= 0.5))
-    axes.set_title(f"{large} nuclei of ≥ {_NUCLEUS} atoms\n{part:.1f} % of all atoms ordered", fontsize="small")
+    colours = np.array([*COLOURS[:-1], "#808080"])[np.minimum(label[inside], len(COLOURS) - 1)]
+    return Balls.of(position[inside], _ATOM, colours.tolist()) + Balls.of(position[~inside], 0.35, "#c8c8c8")
 
 
 def fill_pair_distribution(panel: SubFigure, material: Material) -> None:
