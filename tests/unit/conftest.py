@@ -134,4 +134,10 @@ def complete(
     findings = Findings(
         "run", run_series, run_volume, run_atoms, None, None, raw, run_preprocessed, run_series, run_validation
     )
-    return dataclasses.replace(findings, order={"": analysed, "other": other})
+    kept = xr.Dataset({"density": (("window", "z", "row", "column"), np.zeros((2, 2, 52, 30)))})
+    return dataclasses.replace(
+        findings,
+        order={"": analysed, "other": other},
+        models={"": run_atoms},
+        windows=kept.assign_attrs(first_voxel_yx=[[-26, -26], [-26, -4]]),
+    )
