@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._figures import draw_figures
+    from ._report import write_report
     from .acquisition import import_acquisition
     from .align import align_tilt_series, apply_alignment
     from .analysis.bonds import bond_order
@@ -93,6 +95,7 @@ _HOMES = {
     "mro_significance": "analysis.mro",
     "validate_model": "validation",
     "design_experiment": "validation",
+    "draw_figures": "_figures",
     "template_matching": "analysis.templates",
     "resample": "analysis.resampling",
     "with_uncertainty": "analysis.resampling",
@@ -112,6 +115,7 @@ _HOMES = {
     "compare_half_sets": "half_sets",
     "read_atoms": "io",
     "write_xyz": "io",
+    "write_report": "_report",
 }
 
 __all__ = [
@@ -132,6 +136,7 @@ __all__ = [
     "crop_like",
     "denoise",
     "design_experiment",
+    "draw_figures",
     "find_mro",
     "find_nuclei",
     "find_surface",
@@ -173,6 +178,7 @@ __all__ = [
     "voronoi_statistics",
     "warren_cowley",
     "with_uncertainty",
+    "write_report",
     "write_xyz",
 ]
 

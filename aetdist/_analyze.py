@@ -17,6 +17,7 @@ from .errors import InputError
 from .io import Record, Store, read_atoms
 from .io.groups import ATOMS, ORDER
 from .io.hierarchy import attributes_of, is_store
+from .io.places import Place, local_path, place
 from .io.readers import digest_of_file, read_table
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,6 @@ def analyze_files(
     read = {name: _read(model, types) for name, model in zip(names, models, strict=True)}
     for atoms, _ in read.values():
         sample_of(atoms, **{key: keywords[key] for key in _HOW})  # refused before anything is written
-    output = Path(output)
     fresh = overwrite or not (is_store(output) and attributes_of(output))
     computed, tables = 0, {}
     with Store.create(output, overwrite=overwrite) if fresh else Store.open(output, "a") as store:
@@ -165,24 +165,24 @@ def _comparison(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> xr.D
 
 
 def _name_of(model: str | Path) -> str:
-    file, _, inner = str(model).partition("::")
-    return Path(file).stem + (f"_{Path(inner).name}" if inner else "")
+    inner = str(model).partition("::")[2]
+    return _file(model).stem + (f"_{Path(inner).name}" if inner else "")
 
 
 def _read(model: str | Path, types: str | None) -> tuple[xr.Dataset, Record]:
     """Atoms of a file, and the record of how they came."""
     atoms = read_atoms(model)
-    inputs = {"file": digest_of_file(_file(model))} if not is_store(_file(model)) else {}
+    inputs = {"file": digest_of_file(local_path(_file(model)))} if not is_store(_file(model)) else {}
     if types is not None:
         given = np.ravel(read_table(types))
         if len(given) != atoms.sizes["atom"]:
             raise InputError(f"{types} has {len(given)} types for {atoms.sizes['atom']} atoms.")
         atoms = atoms.assign(type=("atom", given.astype(np.int64)))
-        inputs["types"] = digest_of_file(_file(types))
+        inputs["types"] = digest_of_file(local_path(_file(types)))
     if not inputs:
         inputs = {"atoms": Record("read", {str(name): values for name, values in atoms.variables.items()}).digest}
-    return atoms.load(), Record("import", {"atoms": Path(_file(model)).name}, inputs)
+    return atoms.load(), Record("import", {"atoms": _file(model).name}, inputs)
 
 
-def _file(model: str | Path) -> Path:
-    return Path(str(model).partition("::")[0])
+def _file(model: str | Path) -> Place:
+    return place(str(model).partition("::")[0])

@@ -26,6 +26,7 @@ import click
 
 from ._labels import LABELS
 from ._usage import accounted
+from .errors import redacted
 
 log = logging.getLogger("aetdist")
 
@@ -66,7 +67,7 @@ class Program(click.Group):
             sys.exit(1)
         except Exception as error:
             if debug:
-                traceback.print_exc()
+                print(redacted(traceback.format_exc()), file=sys.stderr, end="")
             message, code = describe(error)
             _say(f"error: {message}")
             sys.exit(code)
@@ -87,14 +88,17 @@ class _Interrupted(Exception):
 
 def describe(error: BaseException) -> tuple[str, int]:
     """One line for `error`, and the exit code: 2 for what the user can mend, else 1."""
+    from .blocks.lost import cluster_errors
     from .errors import AetdistError
 
+    try:
+        with cluster_errors():
+            raise error
+    except BaseException as told:
+        error = told
     text = _one_line(str(error))
     if isinstance(error, AetdistError):
         return text, 2
-    if type(error).__name__ == "KilledWorker":
-        advice = "If it ran out of memory, give each worker more with --memory-limit, or use fewer with --workers."
-        return f"{text} {advice}", 1
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror, 1
     if isinstance(error, MemoryError):
@@ -199,7 +203,7 @@ def _value(key: str, value: Any) -> str:
 
 
 def _say(line: str) -> None:
-    print(f"aetdist: {line}", file=sys.stderr, flush=True)
+    print(f"aetdist: {redacted(line)}", file=sys.stderr, flush=True)
 
 
 def _one_line(text: str) -> str:
@@ -228,20 +232,27 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Redacting(logging.Formatter):
+    """Lines of a log, tracebacks included, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
 @contextlib.contextmanager
 def _logging(log_file: Path | None) -> Iterator[None]:
     """Send the log of the package to stderr (only warnings on a terminal) and to `log_file`, with tracebacks."""
     before = log.level, log.propagate
     lines = logging.StreamHandler(sys.stderr)
     lines.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
-    lines.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    lines.setFormatter(_Redacting("%(asctime)s %(message)s", "%H:%M:%S"))
     handlers: list[logging.Handler] = [lines]
     if log_file is not None:
         try:
             handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
         except OSError as error:
             raise click.ClickException(f"The log cannot be written: {error.strerror}: {log_file}.") from error
-        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers[-1].setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     log.setLevel(logging.DEBUG)
     log.propagate = False
     nowhere = logging.NullHandler()  # else Python writes what other libraries log about a damaged file to stderr

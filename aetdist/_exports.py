@@ -11,6 +11,7 @@ from ._usage import accounted
 from .errors import InputError
 from .io import Record, Store, check_export, newest, write_export
 from .io.groups import ATOMS, VOLUME
+from .io.places import local_path, place
 
 Summary = dict[str, Any]
 
@@ -44,10 +45,10 @@ def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | P
     with accounted() as summary, Store.open(path) as store:
         if atoms is not None:
             group = newest(ATOMS, store)
-            write_export(group, Path(atoms), store.read(group))
+            write_export(group, local_path(atoms), store.read(group))
             summary |= {"atoms": str(atoms), "atoms_from": group}
         if volume is not None:
-            write_export(VOLUME, Path(volume), store.read(VOLUME))
+            write_export(VOLUME, local_path(volume), store.read(VOLUME))
             summary["volume"] = str(volume)
     return summary
 
@@ -56,7 +57,34 @@ def check_files(files: Mapping[str, Any]) -> None:
     """Refuse what cannot be exported, before anything is computed; `files` are by group, None is none."""
     for group, file in files.items():
         if file is not None:
-            check_export(group, Path(file))
+            check_export(group, local_path(file))
+
+
+def report(path: str | Path, output: str | Path | None = None, **options: Any) -> Summary:
+    """Computes: the report of a store, one page that needs nothing else.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store, in any state.
+    output : str or Path, optional
+        The file. Default: ``run.html`` for ``run.zarr``, beside it or, where that is in S3, here.
+    **options
+        Of `aetdist.write_report`.
+
+    Returns
+    -------
+    dict
+        ``report``: the file, ``report_bytes``.
+    """
+    from ._report import write_report
+
+    with accounted() as summary:
+        store = place(path)
+        beside = store.with_suffix(".html") if isinstance(store, Path) else f"{store.stem}.html"
+        page = write_report(path, output or beside, **options)
+        summary |= {"report": str(page), "report_bytes": page.stat().st_size}
+    return summary
 
 
 def export_stale(store: Store, files: Mapping[str, Any], records: Mapping[str, Record]) -> str:

@@ -19,6 +19,7 @@ from .experiment import checked_keywords
 from .io import Record, Store, begun, read_atoms, read_volume, write_blocks
 from .io.groups import RAW, TILTS, VOLUME
 from .io.hierarchy import is_store
+from .io.places import Place, local_path, place
 from .io.readers import digest_of_file, read_table
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def simulate(
         table = _angles(angles)
         source = Record("read", {str(name): variable for name, variable in atoms.variables.items()})
         record = Record("simulate", {"angles": table, **keywords}, {TRUTH: source.digest}, keywords["seed"])
-        there = is_store(Path(output))
+        there = is_store(output)
         store, found = _opened(output, group, record, overwrite)
         with store:
             if found is not None:  # the seed that was drawn then
@@ -95,7 +96,7 @@ def simulate(
 
 def _opened(output: str | Path, group: str, record: Record, overwrite: bool) -> tuple[Store, xr.Dataset | None]:
     """The store that a killed run began in just this way, and what it holds of the group; or else a new one."""
-    if is_store(Path(output)):
+    if is_store(output):
         store = Store.open(output, "a")
         found = begun(store, group, record) if TRUTH in store.groups() else None
         if found is not None:
@@ -171,12 +172,12 @@ def project(
     """
     from .geometry import euler_from_tilts, grid_step, matrices_from_euler
     from .projections import project_volume
-    from .schema import EULER, TILT_SERIES, with_units
+    from .schema import EULER, SERIES_CHUNKS, TILT_SERIES, with_units
 
     with accounted() as summary:
         table = _angles(angles)
         euler = euler_from_tilts(table) if table.ndim == 1 else table
-        density, inputs = _volume(Path(volume), pixel_size)
+        density, inputs = _volume(place(volume), pixel_size)
         size = grid_step(density["x"].values)
         images = project_volume(density, euler)
         series = xr.Dataset(
@@ -188,11 +189,11 @@ def project(
                 "pixel_size": ((), size),
             },
             {"euler": list(EULER), "tilt": np.arange(len(euler))},
-            {"source": f"projections of {Path(volume).name}"},
+            {"source": f"projections of {place(volume).name}"},
         )
         with Store.create(output, overwrite=overwrite) as store:
             record = Record("project", {"angles": euler, "pixel_size": size}, inputs)
-            store.write(TILTS, with_units(series, TILT_SERIES), record=record, chunks={"tilt": 1})
+            store.write(TILTS, with_units(series, TILT_SERIES), record=record, chunks=SERIES_CHUNKS)
             summary |= {"store": str(output), **describe_group(store, TILTS)}
     return summary
 
@@ -201,10 +202,11 @@ def _angles(angles: str | Path | np.ndarray) -> np.ndarray:
     return read_table(angles) if isinstance(angles, (str, Path)) else np.asarray(angles, dtype=np.float64)
 
 
-def _volume(path: Path, pixel_size: float | None) -> tuple[xr.DataArray, dict[str, str]]:
+def _volume(path: Place, pixel_size: float | None) -> tuple[xr.DataArray, dict[str, str]]:
     """Density to project, and digests of what it was read from."""
     if path.is_dir():
         store = Store.open(path)
         return store.read(VOLUME)["density"], {VOLUME: store.digest(VOLUME)}
-    density = read_volume(path, pixel_size=pixel_size)["density"]
-    return density, {path.name: digest_of_file(path)}
+    file = local_path(path)
+    density = read_volume(file, pixel_size=pixel_size)["density"]
+    return density, {file.name: digest_of_file(file)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,7 +122,10 @@ def as_list(files: Files) -> list[str | Path]:
 
 
 def is_file(name: str | Path) -> bool:
-    return Path(name).is_file() or ("::" in str(name) and Path(str(name).rpartition("::")[0]).is_file())
+    """Whether there is a file of this name, perhaps with a dataset behind ``::``."""
+    with contextlib.suppress(OSError):  # a name that is too long
+        return Path(name).is_file() or ("::" in str(name) and Path(str(name).rpartition("::")[0]).is_file())
+    return False
 
 
 def listed(flags: np.ndarray) -> str:

@@ -37,7 +37,8 @@ from .angles.tilt_series import (
 from .blocks.windows import share
 from .errors import AetdistWarning, InputError
 from .geometry import ParallelGeometry, pinned, remove_common_motion
-from .reconstruct.grid import Field, require_finite, require_memory, volume_grid
+from .reconstruct.grid import Field, require_finite, volume_grid
+from .reconstruct.memory import require_one_piece
 from .schema import VOLUME, with_units
 
 NO_BETTER = "R falls no more"  # why rounds end that have found what they can
@@ -137,7 +138,7 @@ class Problem:
         """Read the series and send it to the workers."""
         field = Field.of(series)
         first, grid = volume_grid(field, shape, thickness)
-        require_memory(grid, int(np.prod(series["images"].shape)), "use windows (`--window`), or bin the images.")
+        require_one_piece(grid, int(np.prod(series["images"].shape)), "use windows (`--window`), or bin the images.")
         left_out = np.isin(series["tilt"].values, known_tilts(series, exclude))
         masks = np.ascontiguousarray(series["mask"].values)
         images = series["images"].values.astype(np.float32)

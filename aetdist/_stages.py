@@ -13,11 +13,13 @@ import xarray as xr
 from ._records import describe_alignment, describe_group
 from ._species import check_elements, name_species
 from ._usage import current_client
+from .blocks.lost import cluster_errors
 from .errors import AetdistWarning, InputError
 from .experiment import accepted_keywords
 from .io import Record, Store, begun, open_dataset, store_errors, write_blocks
 from .io.groups import ATOMS, CLASSIFIED, PREPROCESSED, RAW, REFINED, REFINED_ATOMS, TILTS, VOLUME
 from .progress import report
+from .schema import SERIES_CHUNKS
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +31,13 @@ NAMED = {"support": "support", "start": "density"}
 
 
 def import_files(store: Store, keywords: dict[str, Any], record: Record, group: str) -> None:
-    """Frames as the microscope wrote them, or images and mask of an aligned series; one chunk per tilt."""
+    """Frames as the microscope wrote them, a tilt in a chunk; or images and mask of an aligned series."""
     from .acquisition import import_acquisition
     from .tilt_series import import_tilt_series
 
     read = import_acquisition if group == RAW else import_tilt_series
     accepted = accepted_keywords("import", keywords, read)
-    store.write(group, read(**accepted), record=record, chunks={"tilt": 1})
+    store.write(group, read(**accepted), record=record, chunks={"tilt": 1} if group == RAW else SERIES_CHUNKS)
 
 
 def _preprocess(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
@@ -69,7 +71,9 @@ def _align(store: Store, keywords: dict[str, Any], record: Record) -> Summary:
     remake = None
     if "frame_shift" in series and RAW in store.groups():
         remake = functools.partial(correct_frames, store.read(RAW), series)
-    computed = write_blocks(store, TILTS, apply_alignment(series, found, remake=remake), record=record, dim="tilt")
+    computed = write_blocks(
+        store, TILTS, apply_alignment(series, found, remake=remake), record=record, dim="tilt", chunks=SERIES_CHUNKS
+    )
     return {"n_tilts_computed": computed}
 
 
@@ -88,7 +92,7 @@ def _refine_angles(store: Store, keywords: dict[str, Any], record: Record) -> Su
     done = apply_refinement(series, refined.corrections, remake)
     if refined.corrections.attrs["background"]:
         done = without_background(done, refined.volume)
-    store.write(REFINED, done, record=record, chunks={"tilt": 1})
+    store.write(REFINED, done, record=record, chunks=SERIES_CHUNKS)
     return None
 
 
@@ -235,7 +239,7 @@ def do_stage(
         said = {key: 0 if key.endswith("_computed") else value for key, value in said.items()}
         return {**describe_group(store, group), **said, "state": "current"}
     log.info("%s: computing %s", name, group)
-    with store_errors(store.path):
+    with store_errors(store.path), cluster_errors():
         stage = functools.partial(import_files, group=group) if name == "import" else stages[name]
         said = stage(store, keywords, record) or {}
     if "state" in said:

@@ -14,10 +14,12 @@ import numpy as np
 import xarray as xr
 
 from . import pipeline
+from ._report import write_report
 from .errors import InputError
-from .io import Store, write_xyz
+from .io import Store, newest, write_xyz
+from .io.groups import ATOMS
+from .io.groups import TILTS as TILT_SERIES
 from .metrics import compare_atoms
-from .report import write_report
 from .report.findings import in_field
 from .simulate import amorphous_film, simulate_tilt_series
 
@@ -57,6 +59,18 @@ iterations = 30
 
 [trace]
 minimum_distance = 2.0  # Angstrom
+
+[classify]
+elements = ["Cu", "Zr"]  # of type 1 and 2, by rising brightness
+species = 2
+
+[refine]
+
+[analyze]
+field = [{x0}, {x1}, {y0}, {y1}]  # Angstrom: the film goes on beyond it
+solute = 2  # medium-range order of the Zr atoms
+surrogates = 0  # its clusters are not held against chance
+draws = 0  # nor the figures against the error bars, both for time
 
 [export]
 atoms = "atoms.xyz"
@@ -113,18 +127,18 @@ def run_demo(
         stage("making a film and its tilt series")
         folder.mkdir(parents=True, exist_ok=True)
         # First of all, so that an interrupted demo is known for one.
-        text = _EXPERIMENT.format(seed=seed, pixel_size=PIXEL_SIZE, dose=DOSE * len(TILTS))
+        text = _EXPERIMENT.format(seed=seed, pixel_size=PIXEL_SIZE, dose=DOSE * len(TILTS), **_edges())
         (folder / "experiment.toml").write_text(text, encoding="utf-8")
         truth, series = make_experiment(seed)
         write_xyz(folder / "truth.xyz", truth)
         _write_series(folder / "tilt_series.h5", series)
 
-        stage("importing, scanning, tracing and exporting")
+        stage("importing, scanning, tracing, classifying, refining, analysing and exporting")
         done = pipeline.run(folder / "experiment.toml")
 
         stage("comparing with the truth and writing the report")
         with Store.open(folder / "run.zarr") as store:
-            found, imported = store.read("atoms"), store.read("tilt_series/aligned")
+            found, imported = store.read(newest(ATOMS, store)), store.read(TILT_SERIES)
         inside = in_field(truth, imported)
         comparison = compare_atoms(in_field(found, imported), inside, tolerance=TOLERANCE)
         report = write_report(
@@ -189,6 +203,12 @@ def make_experiment(seed: int) -> tuple[xr.Dataset, xr.Dataset]:
     angles[:, [0, 2]] = random.normal(0.0, 0.3, (len(TILTS), 2))
     series = simulate_tilt_series(truth, angles, pixel_size=PIXEL_SIZE, field=FIELD, dose=DOSE, seed=seed)
     return truth, series
+
+
+def _edges() -> dict[str, float]:
+    """Edges of the field in Angstrom."""
+    (x0, x1), (y0, y1) = ((-(n // 2) * PIXEL_SIZE, (n - 1 - n // 2) * PIXEL_SIZE) for n in FIELD)
+    return {name: round(value, 1) for name, value in (("x0", x0), ("x1", x1), ("y0", y0), ("y1", y1))}
 
 
 def _write_series(path: Path, series: xr.Dataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import difflib
 import inspect
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 from ._tables import SIMULATIONS, TABLES, is_settable, options_of
 from .errors import InputError
+from .io.places import Place, within
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,13 @@ class Experiment:
 
     Parameters
     ----------
-    store : Path
+    store : Path or S3Place
         The store of the experiment.
     stages : dict of str to dict
         Keywords of each stage, in the order of the experiment; paths are absolute.
     """
 
-    store: Path
+    store: Place
     stages: dict[str, dict[str, Any]]
 
 
@@ -56,7 +58,7 @@ def read_experiment(path: str | Path) -> Experiment:
         raise InputError(f"There is no experiment file {path}; aetdist config > {path.name} writes one.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:  # broken TOML, broken UTF-8
+    except (ValueError, RecursionError) as error:  # broken TOML, broken UTF-8, brackets without end
         raise InputError(f"{path} is not TOML: {error}") from None
     folder = path.absolute().parent
     store = content.pop("store", None)
@@ -75,7 +77,7 @@ def read_experiment(path: str | Path) -> Experiment:
             stages[name] = _check_table(name, content[name], folder, str(path))
     if store is not None and not isinstance(store, str):
         raise InputError(f"{path}: store = {store!r} came, text is needed.")
-    where = folder / (stages["import"].pop("output") if store is None else store)
+    where = within(folder, stages["import"].pop("output") if store is None else store)
     return Experiment(where, stages)
 
 
@@ -155,7 +157,7 @@ def default_config() -> str:
             elif parameter.default is None:
                 lines.append(f"# {key} =   # {_describe(hints[key])}")
             else:
-                lines.append(f"{mark}{key} = {_toml(parameter.default)}")
+                lines.append(f"{mark}{key} = {toml_value(parameter.default)}")
     return "\n".join(lines) + "\n"
 
 
@@ -187,7 +189,9 @@ def _located(name: str, key: str, value: Any, folder: Path) -> Any:
     """Paths relative to the experiment's folder; in [import] a text may be a dataset's name as well."""
     if not isinstance(value, (str, Path)):
         return value
-    is_file = name == "import" and (folder / str(value).partition("::")[0]).is_file()
+    is_file = False
+    with contextlib.suppress(OSError):  # a name that is too long
+        is_file = name == "import" and (folder / str(value).partition("::")[0]).is_file()
     return str(folder / value) if is_file or name == "export" or key == "edits" else value
 
 
@@ -254,9 +258,10 @@ def _describe(hint: Any) -> str:
     return " or ".join(dict.fromkeys(said)) or "what only Python can give"
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A keyword's value as an experiment file or ``--set`` holds it."""
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, float) and value == value and abs(value) != float("inf"):
         return repr(value)
     return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)

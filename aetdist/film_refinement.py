@@ -25,7 +25,7 @@ from .io import Record, Store
 from .metrics import r_factor
 from .reconstruct import reconstruct_scan
 from .reconstruct.grid import Field
-from .schema import TILT_SERIES, with_units
+from .schema import SERIES_CHUNKS, TILT_SERIES, with_units
 
 log = logging.getLogger(__name__)
 
@@ -268,7 +268,7 @@ class _Rounds:
             if number == 0 and state.used.all():
                 group = TILTS  # as it came: a scan that is there goes on
             elif not self.store.holds(REFINED, record):
-                self.store.write(REFINED, self.images(state), record=record, chunks={"tilt": 1})
+                self.store.write(REFINED, self.images(state), record=record, chunks=SERIES_CHUNKS)
             self.summary = number, reconstruct_scan(self.store, **self.scan, series=group)
         return self.summary[1]
 
@@ -369,7 +369,7 @@ class _Rounds:
         )
         result = result.assign_coords({str(name): variable for name, variable in found.coords.items()})
         result.attrs = {**self.series.attrs, **said}
-        self.store.write(REFINED, result, record=self._record(number), chunks={"tilt": 1})
+        self.store.write(REFINED, result, record=self._record(number), chunks=SERIES_CHUNKS)
 
     def _record(self, number: int) -> Record:
         return Record("refine-scan", {**self.settings, "round": number}, {TILTS: self.store.digest(TILTS)})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ._analyze import analyze_files, text_of
-from ._exports import check_files, export, export_stale, stale_files
+from ._exports import check_files, export, export_stale, report, stale_files
 from ._forward import project, simulate
 from ._records import (
     SERIES,
@@ -34,6 +34,8 @@ from .experiment import Experiment, checked_keywords, default_config, read_exper
 from .io import Record, Store, describe_groups, newest, write_export
 from .io.groups import ATOMS, VOLUME
 from .io.hierarchy import attributes_of, is_store
+from .io.places import local_path
+from .planning import plan, refuse_what_cannot_fit
 from .validation import design, nested_path, table_of, validate_stage
 
 Summary = dict[str, Any]
@@ -50,11 +52,13 @@ __all__ = [
     "export",
     "import_series",
     "info",
+    "plan",
     "preprocess",
     "project",
     "reconstruct",
     "refine",
     "refine_angles",
+    "report",
     "run",
     "scan",
     "simulate",
@@ -224,7 +228,7 @@ def validate(
         for name, file in (("truth", truth), ("found", found)):
             if file is not None:
                 with Store.open(nested_path(path)) as nested:
-                    write_export(name, Path(file), nested.read(name))
+                    write_export(name, local_path(file), nested.read(name))
                 summary[name] = str(file)
     return {**summary, "text": table_of(summary)}
 
@@ -263,7 +267,7 @@ def analyze(
     """
     several = [models] if isinstance(models, (str, Path)) else list(models)
     if output is None:
-        if len(several) != 1 or not is_store(Path(several[0])):
+        if len(several) != 1 or not is_store(several[0]):
             raise InputError("Files with atoms came; name the store to make, with -o analysis.zarr.")
         summary = _stage("analyze", several[0], keywords)
         tables = {"": summary}
@@ -274,7 +278,7 @@ def analyze(
         tables = summary.pop("models")
         summary |= {"models": tables} if len(tables) > 1 else next(iter(tables.values()))
     if report is not None:
-        from .report import write_report
+        from ._report import write_report
 
         summary["report"] = str(write_report(output or several[0], report))
     return {**summary, "text": text_of(tables)}
@@ -312,6 +316,8 @@ def run(experiment_toml: str | Path, *, dry_run: bool = False) -> Summary:
         with Store.create(experiment.store) if first_time else Store.open(experiment.store, "a") as store:
             records = expected_records(experiment, store)
             for name, keywords in experiment.stages.items():
+                to_come = {n: k for n, k in experiment.stages.items() if not _is_current(store, n, experiment, records)}
+                refuse_what_cannot_fit(to_come, store)
                 if name == "export":
                     states[name] = export_stale(store, keywords, records)
                     continue
@@ -333,12 +339,13 @@ def info(path: str | Path) -> Summary:
     with accounted() as summary, Store.open(path) as store:
         root = {name: value for name, value in attributes_of(store.path).items() if name.startswith("aetdist_")}
         summary |= {"store": str(store.path), **root, "groups": describe_groups(store)}
+        there = store.groups()
         for group in SERIES:
-            if group in store.groups():
+            if group in there:
                 summary |= describe_group(store, group) | store.read(group).attrs
-        if VOLUME in store.groups():
+        if VOLUME in there:
             summary |= stopping(store.read(VOLUME))
-        if ATOMS in store.groups():
+        if ATOMS in there:
             summary |= describe_group(store, newest(ATOMS, store))
     return summary
 

@@ -12,6 +12,8 @@ from .errors import InputError
 SCHEMA_VERSION = 1
 AXES = ("x", "y", "z")
 EULER = ("phi", "theta", "psi")
+SERIES_CHUNKS = {"tilt": 1, "y": 512, "x": 512}
+"""Stored chunks of a tilt series: a window of a large field must not have to read whole images."""
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,39 @@ def square_to_triangle(point, triangle):
 
 
 @njit
+def boxes_of(triangles, begin, end, right):
+    """Boxes of the nodes of a tree of triangles, and where to go on where a box is left out.
+
+    Parameters
+    ----------
+    triangles : ndarray, shape (m, 3, 3), float64
+        Corners of the triangles, in the order of the tree's leaves.
+    begin, end, right : ndarray, shape (nodes,), int64
+        As `grow_tree` gives them for the middles of the triangles.
+
+    Returns
+    -------
+    low, high : ndarray, shape (nodes, 3), float64
+    after : ndarray, shape (nodes,), int64
+        Node that follows all that is below a node.
+    """
+    nodes = len(begin)
+    low, high, after = np.empty((nodes, 3)), np.empty((nodes, 3)), np.full(nodes, nodes)
+    for node in range(nodes - 1, -1, -1):
+        for k in range(3):
+            if right[node]:
+                low[node, k] = min(low[node + 1, k], low[right[node], k])
+                high[node, k] = max(high[node + 1, k], high[right[node], k])
+            else:
+                low[node, k] = triangles[begin[node] : end[node], :, k].min()
+                high[node, k] = triangles[begin[node] : end[node], :, k].max()
+    for node in range(nodes):
+        if right[node]:
+            after[node + 1], after[right[node]] = right[node], after[node]
+    return low, high, after
+
+
+@njit
 def nearest_squares(points, first, triangles, low, high, begin, end, after):
     """Square of the distance of each point from the nearest of many triangles, by a tree of boxes.
 

@@ -169,7 +169,8 @@ def summary_of(found: Found, atoms: xr.Dataset, settings: Settings) -> xr.Datase
         return summary
     again = {key: value for key, value in settings.items() if key not in ("draws", "seed")} | {"solute": None}
     spread = with_uncertainty(_figures, atoms, n=settings["draws"], seed=settings["seed"], **again)
-    return summary.assign(sigma=("figure", np.array([float(spread[f"{name}_sigma"]) for name in names])))
+    sigma = [float(spread.get(f"{name}_sigma", np.nan)) for name in names]  # the copies' clusters are not looked for
+    return summary.assign(sigma=("figure", np.array(sigma)))
 
 
 def _figures(atoms: xr.Dataset, **settings: Any) -> dict[str, float]:

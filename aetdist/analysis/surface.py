@@ -7,6 +7,7 @@ hole that it fits in, is not part of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +18,12 @@ from ..blocks.atoms import ATOMS_PER_BLOCK, atom_blocks, gather_owned, map_block
 from ..errors import InputError
 from ..neighbors import as_points
 from ._inputs import atoms_of, check_spatial
-from ._shape_kernels import count_crossings, measure_tetrahedra, nearest_squares
+from ._shape_kernels import boxes_of, count_crossings, measure_tetrahedra, nearest_squares
+from ._tree_kernels import grow_tree
 
 _NUDGE = 1e-8  # Angstrom; atoms of a perfect lattice then are cut into tetrahedra in one way only, in every block
 _UNIT = 2.0**24  # volumes are summed as whole numbers of its inverse, in Angstrom^3: the order does not matter
-_LEAF = 8  # triangles in a leaf of the tree
+_POINTS = 2 * ATOMS_PER_BLOCK  # of a block that is held against the faces
 _TURN = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]  # along no direction of a lattice
 
 
@@ -84,8 +86,7 @@ class AlphaShape:
             return distance
         # The faces are the shape's boundary modulo 2, so that parity decides; the ray along z must meet no edge of a
         # lattice, hence the turn.
-        turned = _tree_of(self.positions[self.faces] @ _TURN)
-        inside = count_crossings(points @ _TURN, *turned) % 2 == 1
+        inside = _of_points(_block_of_crossings, points @ _TURN, self.positions[self.faces] @ _TURN) % 2 == 1
         return np.where(inside, distance, -distance) + 0.0  # no -0.0
 
 
@@ -130,7 +131,8 @@ def alpha_shape(
     settings = {"radius": float(radius), "boundary_only": boundary_only}
     parts = map_blocks(_block, blocks, positions + nudge, np.arange(n, dtype=np.int32), **settings)
     tetrahedra, volumes, circumradii, faces = (np.concatenate([part[k] for part in parts]) for k in range(4))
-    order, of_faces = _sorted_rows(tetrahedra), _sorted_rows(faces)  # the same for all blockings
+    # The same for all blockings: a block sorts its own, and one lowest corner is in one block only.
+    order, of_faces = (np.argsort(corners[:, 0], kind="stable") for corners in (tetrahedra, faces))
     used = gather_owned(blocks, [part[4] for part in parts], n)
     volume = sum(part[5] for part in parts) / _UNIT
     return AlphaShape(
@@ -249,9 +251,27 @@ def distance_to_faces(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """
     if not len(triangles):
         return np.full(len(points), np.nan)
-    tree = _tree_of(triangles)
+    return np.sqrt(_of_points(_block_of_squares, np.ascontiguousarray(points, dtype=np.float64), triangles))
+
+
+def _of_points(function: Callable[..., np.ndarray], points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """What a function of points and triangles says of every point, block by block."""
+    if not len(points):
+        return np.empty(0)
+    blocks = atom_blocks(points, 0.0, largest=_POINTS)
+    return gather_owned(blocks, map_blocks(function, blocks, points, tree=_tree_of(triangles)), len(points))
+
+
+def _block_of_squares(core: np.ndarray, points: np.ndarray, *, tree: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Square of the distance of each of the block's own points from the nearest triangle."""
+    points = points[core]
     near = cKDTree(tree[0].mean(axis=1)).query(points)[1].astype(np.int64)
-    return np.sqrt(nearest_squares(np.ascontiguousarray(points, dtype=np.float64), near, *tree))
+    return nearest_squares(points, near, *tree)
+
+
+def _block_of_crossings(core: np.ndarray, points: np.ndarray, *, tree: tuple[np.ndarray, ...]) -> np.ndarray:
+    """How many triangles a ray along z from each of the block's own points meets."""
+    return count_crossings(points[core], *tree)
 
 
 def _block(
@@ -273,43 +293,21 @@ def _block(
     used = np.zeros(len(local), bool)
     used[mesh.simplices[kept]] = True
     corners = np.sort(mesh.simplices, axis=1)
-    own = kept & core[corners[:, 0]]
+    own = np.flatnonzero(kept & core[corners[:, 0]])
     volume = int(np.round(volumes[own] * _UNIT).astype(np.int64).sum())
-    own = np.zeros_like(own) if boundary_only else own
+    own = own[:0] if boundary_only else own[_order_of_rows(corners[own])]
+    faces = faces[_order_of_rows(faces)]
     return numbers[corners[own]], volumes[own], circumradii[own], numbers[faces], used[core], volume
 
 
-def _sorted_rows(corners: np.ndarray) -> np.ndarray:
+def _order_of_rows(corners: np.ndarray) -> np.ndarray:
     """Order of tetrahedra or faces by their corners, which rise in every row."""
     return np.lexsort(corners.T[::-1])
 
 
 def _tree_of(triangles: np.ndarray) -> tuple[np.ndarray, ...]:
     """Triangles in the order of a tree of boxes, and its nodes in preorder (see `nearest_squares`)."""
-    middle = triangles.mean(axis=1)
-    low, high = triangles.min(axis=1), triangles.max(axis=1)
-    order: list[np.ndarray] = []
-    nodes: list[list[int]] = []
-    boxes: list[tuple[np.ndarray, np.ndarray]] = []
-    placed = 0
-    open_parts: list[tuple[np.ndarray | None, int]] = [(np.arange(len(triangles)), -1)]
-    while open_parts:
-        part, node = open_parts.pop()
-        if part is None:  # all below this node is done
-            nodes[node][2] = len(nodes)
-            continue
-        node = len(nodes)
-        boxes.append((low[part].min(axis=0), high[part].max(axis=0)))
-        if len(part) <= _LEAF:
-            nodes.append([placed, placed + len(part), node + 1])
-            order.append(part)
-            placed += len(part)
-            continue
-        nodes.append([0, 0, 0])
-        axis = int(np.argmax(np.ptp(middle[part], axis=0)))
-        half = len(part) // 2
-        part = part[np.argpartition(middle[part, axis], half)]
-        open_parts += [(None, node), (part[half:], -1), (part[:half], -1)]
-    begin, end, after = np.array(nodes, dtype=np.int64).T.copy()
-    lows, highs = (np.array([box[k] for box in boxes]) for k in range(2))
-    return np.ascontiguousarray(triangles[np.concatenate(order)]), lows, highs, begin, end, after
+    order, _, _, begin, end, right = grow_tree(triangles.mean(axis=1))
+    triangles = np.ascontiguousarray(triangles[order])
+    low, high, after = boxes_of(triangles, begin, end, right)
+    return triangles, low, high, begin, np.where(right > 0, begin, end), after

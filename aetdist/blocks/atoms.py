@@ -11,6 +11,7 @@ from typing import Any
 import dask
 import numpy as np
 
+from ._kernels import extent_of, within_box
 from .windows import current_client
 
 ATOMS_PER_BLOCK = 10_000
@@ -63,14 +64,13 @@ def atom_blocks(positions: np.ndarray, halo: float, *, largest: int = ATOMS_PER_
     list of AtomBlock
         In an order that depends on the positions alone; empty where there are no atoms.
     """
-    every = np.arange(len(positions))
+    positions, every = np.ascontiguousarray(positions, dtype=np.float64), np.arange(len(positions))
     parts, blocks = [(every, every)] if len(positions) else [], []
     while parts:
         part, near = parts.pop()
         # What a half sees its whole sees too: only that is searched.
-        low, high = positions[part].min(axis=0), positions[part].max(axis=0)
-        seen = positions[near]
-        near = near[((seen >= low - halo) & (seen <= high + halo)).all(axis=1)]
+        low, high = extent_of(positions, part)
+        near = within_box(positions, near, low - halo, high + halo)
         if len(part) > largest:
             axis = int(np.argmax(high - low))
             half = len(part) // 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +12,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..progress import report
+from .lost import cluster_errors
+
+_BATCH = 500  # tasks that go to the scheduler in one message
+_FETCH_SECONDS = 0.5  # at most so often are results fetched
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,11 @@ def run_tasks(function: Callable[..., Any], items: Iterable[Any], *arguments: An
     -------
     list
         What the function returned, in the order of the items.
+
+    Raises
+    ------
+    CapacityError, ClusterError
+        If a task lost several workers, or the scheduler is gone.
     """
     items = list(items)
     report(0, len(items), label)
@@ -110,11 +120,25 @@ def run_tasks(function: Callable[..., Any], items: Iterable[Any], *arguments: An
         return results
     from distributed import as_completed
 
-    futures = {client.submit(function, item, *arguments, pure=False): i for i, item in enumerate(items)}
+    futures: dict[Any, int] = {}
+    finished: list[Any] = []
+    fetched = time.monotonic()
+    # Many tasks go in one message, and many results come in one where they come fast: a message for each would be
+    # most of what the scheduler has to do.
     try:
-        for done, future in enumerate(as_completed(list(futures)), start=1):
-            results[futures[future]] = future.result()
-            report(done, len(items), label)
+        with cluster_errors():
+            for first in range(0, len(items), _BATCH):
+                batch = items[first : first + _BATCH]
+                sent = client.map(function, batch, *([a] * len(batch) for a in arguments), pure=False)
+                futures |= {future: first + i for i, future in enumerate(sent)}
+            for done, future in enumerate(as_completed(list(futures)), start=1):
+                finished.append(future)
+                if done == len(items) or time.monotonic() - fetched > _FETCH_SECONDS:
+                    for one, result in zip(finished, client.gather(finished), strict=True):
+                        results[futures.pop(one)] = result
+                    finished.clear()
+                    fetched = time.monotonic()
+                report(done, len(items), label)
     except BaseException:
         client.cancel(list(futures))
         raise

@@ -8,7 +8,20 @@ from typing import Any
 
 import click
 
-from .options import FOLDER, KIND, MORE, OVERWRITE, SEED, STORE, Summary, command, keywords_of, numbers, whole_numbers
+from .options import (
+    FOLDER,
+    KIND,
+    MORE,
+    OVERWRITE,
+    SEED,
+    STORE,
+    Summary,
+    command,
+    keywords_of,
+    number_or_word,
+    numbers,
+    whole_numbers,
+)
 
 
 @command("run", cluster="always")
@@ -19,6 +32,26 @@ def run(experiment: Path, **options: Any) -> Summary:
     from .. import pipeline
 
     return pipeline.run(experiment, **options)
+
+
+@command("plan")
+@click.argument("target", type=FOLDER)
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes. Default: one per core.")
+@click.option("--memory-limit", metavar="SIZE", help="Memory of each worker, such as 4GB. Default: all, shared.")
+@click.option("--window", type=int, nargs=2, metavar="NX NY", help="Of a store: scan it in windows of so many pixels.")
+@click.option("--overlap", type=int, metavar="N", help="Pixels that neighbouring windows share.")
+@click.option("--thickness", type=float, metavar="A", help="Thickness of the film.")
+@click.option("--shape", type=int, nargs=3, metavar="NX NY NZ", help="Of a store: reconstruct so many voxels at once.")
+@click.option("--slabs", metavar="N|auto", callback=number_or_word, help="The same in slabs.")
+@MORE
+def plan(target: Path, **options: Any) -> Summary:
+    """Say what TARGET (experiment.toml, or a store) will take: tasks, memory, time, disk. Nothing is computed.
+
+    Some kernels are timed for it, in seconds.
+    """
+    from .. import pipeline
+
+    return pipeline.plan(target, **keywords_of(options))
 
 
 @command("config")

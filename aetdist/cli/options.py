@@ -14,7 +14,16 @@ import click
 from .._console import Program, session
 
 Summary = dict[str, Any]
-FOLDER = click.Path(path_type=Path)
+
+
+class _Folder(click.Path):
+    """A path; a URL such as s3://bucket/run.zarr stays text, as `pathlib` would take it for a path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if "://" in str(value) else super().convert(value, param, ctx)
+
+
+FOLDER = _Folder(path_type=Path)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -47,10 +56,12 @@ CLUSTER = together(
     click.option(
         "--cluster",
         metavar="WHERE",
-        help="Scheduler (tcp://..., tls://... or its file) or profile (slurm, pbs, lsf, sge). Default: this machine.",
+        help="Scheduler (tcp://..., tls://... or its file) or profile (slurm, pbs, lsf, sge, slurm-runner, mpi, "
+        "kubernetes). Default: this machine.",
     ),
     click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes. Default: one per core."),
     click.option("--memory-limit", metavar="SIZE", help="Memory of each worker, such as 4GB. Default: all, shared."),
+    click.option("--insecure", is_flag=True, default=None, help="Of a profile: plain TCP instead of TLS."),
 )
 
 
@@ -64,13 +75,17 @@ def command(name: str, *, cluster: str | None = None) -> Callable[..., click.Com
     def decorate(function: Callable[..., Summary]) -> click.Command:
         @functools.wraps(function)
         def run(as_json: bool, log_file: Path | None, debug: bool, **options: Any) -> None:
-            where = {key: options.pop(key, None) for key in ("cluster", "workers", "memory_limit")}
-            wanted = cluster == "always" or any(value is not None for value in where.values())
+            names = ("cluster", "workers", "memory_limit", "insecure") if cluster else ()
+            given = {key: options.pop(key, None) for key in names}
+            where = {key: value for key, value in given.items() if value is not None}
+            wanted = cluster == "always" or where
             with session(as_json=as_json, log_file=log_file) as show, contextlib.ExitStack() as stack:
                 if cluster and wanted and not options.get("dry_run"):
                     from ..cluster import connect
 
-                    stack.enter_context(connect(where.pop("cluster"), **where))
+                    if "cluster" in where:
+                        where["store"] = _place(options)
+                    stack.enter_context(connect(where.pop("cluster", None), **where))
                 show(function(**{key: value for key, value in options.items() if value is not None}))
 
         # click lists the last decorator's option first: the command's own, the cluster's, the common ones.
@@ -82,6 +97,15 @@ def command(name: str, *, cluster: str | None = None) -> Callable[..., click.Com
         return program.command(name)(run)
 
     return decorate
+
+
+def _place(options: dict[str, Any]) -> Any:
+    """The store that a command works on or makes, which the workers have to see."""
+    if "experiment" in options:
+        from ..experiment import read_experiment
+
+        return read_experiment(options["experiment"]).store
+    return options.get("store") or options.get("output") or options.get("folder")
 
 
 def assignments(_ctx: click.Context, _option: click.Parameter, words: tuple[str, ...]) -> dict[str, Any] | None:

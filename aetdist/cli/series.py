@@ -12,7 +12,7 @@ from .options import FOLDER, KIND, MORE, OVERWRITE, STORE, Summary, command, key
 
 @command("import", cluster="asked")
 @click.argument("files", nargs=-1, required=True, type=FOLDER)
-@click.option("-o", "--output", required=True, type=FOLDER, help="The store to make, such as run.zarr.")
+@click.option("-o", "--output", required=True, type=FOLDER, help="The store to make: run.zarr, s3://bucket/run.zarr.")
 @click.option("--images", metavar="DATASET", help="Dataset of the images inside the file.")
 @click.option(
     "--angles", metavar="DATASET|FILE", help="Dataset, or CSV/TXT/.tlt/.rawtlt/.mdoc file, of the angles in degrees."

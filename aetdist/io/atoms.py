@@ -15,6 +15,7 @@ from .csv_atoms import read_csv
 from .groups import ATOMS as TRACED
 from .groups import newest
 from .hierarchy import is_store
+from .places import place
 from .store import Store
 from .xyz import read_xyz
 
@@ -31,9 +32,9 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     Parameters
     ----------
     path : str or pathlib.Path
-        Extended XYZ; a store (its newest atoms: refined, classified or traced); ``file.h5::dataset``, ``.mat`` or
-        ``.npy`` with positions of shape (atom, 3), in MAT files also (3, atom); ``.csv``, see `read_csv`. All in
-        Angstrom. With the extra ``formats`` (ASE) also ``.cif``, ``.pdb``, and LAMMPS ``.data``, ``.lmp``,
+        Extended XYZ; a store, here or in S3 (its newest atoms: refined, classified or traced); ``file.h5::dataset``,
+        ``.mat`` or ``.npy`` with positions of shape (atom, 3), in MAT files also (3, atom); ``.csv``, see `read_csv`.
+        All in Angstrom. With the extra ``formats`` (ASE) also ``.cif``, ``.pdb``, and LAMMPS ``.data``, ``.lmp``,
         ``.lammps``, ``.dump``, ``.lammpstrj`` (the first frame).
 
     Returns
@@ -49,13 +50,13 @@ def read_atoms(path: str | Path) -> xr.Dataset:
     from .readers import read_table  # here, as it brings every foreign format with it
 
     name, separator, _ = str(path).partition("::")
-    file = Path(name)
+    file = place(name)
     if not file.exists():
         raise InputError(f"There is no file {name}.")
     if is_store(file):
         with Store.open(file) as store:
             return store.read(newest(TRACED, store))
-    if not file.is_file():
+    if not isinstance(file, Path) or not file.is_file():
         raise InputError(f"{name} is a folder and not an aetdist store; give a store or a file with atoms.")
     suffix = file.suffix.lower()
     if separator or suffix in (".npy", ".npz", ".h5", ".hdf5", ".mat"):

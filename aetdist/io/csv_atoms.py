@@ -118,7 +118,7 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
         try:
             for words in reader:
                 if any(word.strip() for word in words) and not words[0].lstrip().startswith("#"):
-                    yield f"{path}, line {reader.line_num}", [word.strip() for word in words]
+                    yield f"{path}, line {reader.line_num}", [" ".join(word.split()) for word in words]
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}).") from None
         except csv.Error as error:
@@ -175,7 +175,7 @@ def _column(name: str, words: list[tuple[str, str]]) -> np.ndarray:
             raise InputError(f"{where}: {name} = {word!r} came, a number is needed.")
         if name in AXES and not np.isfinite(float(word)):
             raise InputError(f"{where}: {name} = {word!r} came; finite numbers are needed.")
-        if kind == "i" and not float(word).is_integer():
+        if kind == "i" and not (float(word).is_integer() and abs(float(word)) < 2**53):
             raise InputError(f"{where}: {name} = {word!r} came; a whole number is needed.")
     if kind == "b":
         return np.array([_TRUTH[word] for word in values], dtype=bool)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
 from ..schema import SCHEMA_VERSION
-from .record import installed_version
+from .places import Place, S3Place, at_once, place, subfolders
+from .record import Record, installed_version
 
 _SCHEMA = "aetdist_schema_version"
 _VERSION = "aetdist_version"
@@ -19,12 +19,12 @@ def root_attributes() -> dict[str, Any]:
     return {_SCHEMA: SCHEMA_VERSION, _VERSION: installed_version()}
 
 
-def is_store(path: Path) -> bool:
+def is_store(path: str | Place) -> bool:
     """Whether a folder is an aetdist store, of whatever version."""
     return _SCHEMA in attributes_of(path)
 
 
-def check_root(path: Path) -> None:
+def check_root(path: Place) -> None:
     """Refuse what is not a store that this aetdist can read.
 
     Raises
@@ -44,30 +44,33 @@ def check_root(path: Path) -> None:
         )
 
 
-def nodes(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def nodes(path: Place) -> list[tuple[str, dict[str, Any]]]:
     """Name and attributes of every group that a stage made or is making, in alphabetical order."""
-    found = []
-
-    def visit(folder: Path, name: str) -> None:
-        attributes = attributes_of(folder)
-        if "status" in attributes:
-            found.append((name, attributes))
-        for child in sorted(folder.iterdir()):
-            if child.is_dir() and _metadata(child).get("node_type") == "group":
-                visit(child, f"{name}/{child.name}".lstrip("/"))
-
-    if path.is_dir():
-        visit(path, "")
-    return found
+    together = at_once if isinstance(path, S3Place) else map
+    found: dict[str, dict[str, Any]] = {}
+    level = [("", path, attributes_of(path))] if path.is_dir() else []
+    while level:
+        found |= {name: attributes for name, _, attributes in level if "status" in attributes}
+        inside = zip(level, together(subfolders, [folder for _, folder, _ in level]), strict=True)
+        below = [(f"{name}/{child.name}".lstrip("/"), child) for (name, _, _), folders in inside for child in folders]
+        metadata = zip(below, together(_metadata, [child for _, child in below]), strict=True)
+        level = [(*child, said.get("attributes", {})) for child, said in metadata if said.get("node_type") == "group"]
+    return sorted(found.items(), key=lambda node: node[0].split("/"))
 
 
-def attributes_of(folder: Path) -> dict[str, Any]:
+def attributes_of(folder: str | Place) -> dict[str, Any]:
     """Attributes of a group; empty where there is none."""
-    metadata = _metadata(folder)
+    metadata = _metadata(place(folder))
     return metadata.get("attributes", {}) if metadata.get("node_type") == "group" else {}
 
 
-def _metadata(folder: Path) -> dict[str, Any]:
+def digest_in(attributes: dict[str, Any]) -> str:
+    """Digest of how a group was made, in its attributes: as it was asked for, or by its own record."""
+    asked = attributes.get("notes", {}).get("request")
+    return str(asked or Record.from_dict(attributes["provenance"]).digest)
+
+
+def _metadata(folder: Place) -> dict[str, Any]:
     try:
         metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):

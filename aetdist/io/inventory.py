@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from .hierarchy import nodes
+from .hierarchy import digest_in, nodes
 from .ledger import BlockLedger
+from .places import tree_size
 from .record import Record
 from .regions import open_dataset
 from .store import Store
@@ -27,21 +29,21 @@ def describe_groups(store: Store) -> dict[str, dict[str, Any]]:
         ``parameters``, ``inputs``; ``seed`` where there is one; ``n_blocks`` and ``n_blocks_done`` where blocks
         are counted.
     """
-    found = nodes(store.path)
+    found = dict(nodes(store.path))
     groups = {}
-    for group, attributes in found:
+    for group, attributes in found.items():
         record = Record.from_dict(attributes["provenance"])
         described: dict[str, Any] = {
             "status": attributes["status"],
             "dimensions": {str(name): size for name, size in open_dataset(store.path, group).sizes.items()},
-            "size_bytes": sum(file.stat().st_size for file in (store.path / group).rglob("*") if file.is_file()),
+            "size_bytes": tree_size(store.path / group),
             "stage": record.stage,
             "created": record.created,
             "version": record.version,
             "parameters": record.parameters,
             "inputs": record.inputs,
         }
-        if attributes["status"] == "complete" and _is_stale(store, record):
+        if attributes["status"] == "complete" and _is_stale(record, found):
             described["status"] = "stale"
         if record.seed is not None:
             described["seed"] = record.seed
@@ -53,10 +55,10 @@ def describe_groups(store: Store) -> dict[str, dict[str, Any]]:
     return groups
 
 
-def _is_stale(store: Store, record: Record) -> bool:
+def _is_stale(record: Record, groups: Mapping[str, dict[str, Any]]) -> bool:
     """Whether one of the groups it was made from is not as it was; names of files are no groups of a store."""
-    known = {group for group, _ in nodes(store.path)}
-    complete = set(store.groups())
     return any(
-        name not in complete or store.digest(name) != digest for name, digest in record.inputs.items() if name in known
+        groups[name]["status"] != "complete" or digest_in(groups[name]) != digest
+        for name, digest in record.inputs.items()
+        if name in groups
     )

@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 
 from ..errors import StoreError
+from .places import inside, place, zarr_store
 from .regions import store_errors
 
 
@@ -31,8 +32,9 @@ class BlockLedger:
 
     def create(self, n: int) -> None:
         """Start anew with `n` blocks, none of them done."""
+        inside(place(self.path), self.group)
         with store_errors(self.path):
-            blocks = zarr.open_group(str(self.path), path=f"{self.group}/blocks", mode="a", zarr_format=3)
+            blocks = zarr.open_group(zarr_store(self.path), path=f"{self.group}/blocks", mode="a", zarr_format=3)
             blocks.create_array(
                 "done",
                 shape=(n,),
@@ -71,7 +73,9 @@ class BlockLedger:
 
     def _array(self) -> zarr.Array:
         try:
-            return zarr.open_array(store=str(self.path), path=f"{self.group}/blocks/done", mode="r+")
+            return zarr.open_array(
+                store=zarr_store(self.path), path=f"{self.group}/blocks/done", mode="r+", zarr_format=3
+            )
         except FileNotFoundError:
             raise StoreError(
                 f"{self.path} keeps no record of blocks for {self.group!r}; make it with create."

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import redacted
 from ..schema import SCHEMA_VERSION
 
 
@@ -54,8 +55,8 @@ class Record:
     created: str = field(default_factory=_now, compare=False)
 
     def __post_init__(self) -> None:
-        """Turn the parameters into what JSON keeps, so that a record read back equals the one written."""
-        object.__setattr__(self, "parameters", plain(self.parameters))
+        """Turn the parameters into what JSON keeps, without secrets: a record read back equals the one written."""
+        object.__setattr__(self, "parameters", without_secrets(plain(self.parameters)))
         object.__setattr__(self, "inputs", dict(self.inputs))
 
     @property
@@ -106,3 +107,14 @@ def plain(value: Any) -> Any:
     if hasattr(value, "to_numpy"):
         return plain(value.to_numpy())
     raise TypeError(f"A {type(value).__name__} cannot be recorded as a parameter.")
+
+
+def without_secrets(value: Any) -> Any:
+    """What `plain` gave, its texts `redacted`."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, list):
+        return [without_secrets(item) for item in value]
+    if isinstance(value, dict):
+        return {key: without_secrets(item) for key, item in value.items()}
+    return value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -15,7 +14,9 @@ import zarr
 from dask.array.core import normalize_chunks
 
 from ..errors import StoreError
+from .damage import describe_damage
 from .hierarchy import attributes_of
+from .places import Place, inside, place, zarr_store
 
 #: Chunks of an array that comes without any, in bytes.
 _CHUNK_BYTES = 16 * 2**20
@@ -26,7 +27,7 @@ _FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM}
 
 
 @contextlib.contextmanager
-def store_errors(path: str | Path) -> Iterator[None]:
+def store_errors(path: str | Place) -> Iterator[None]:
     """Turn a full disk, a forbidden write and a damaged chunk into a one-line `StoreError`."""
     try:
         yield
@@ -42,17 +43,15 @@ def store_errors(path: str | Path) -> Iterator[None]:
     except RuntimeError as error:
         if "decompression error" not in str(error):
             raise
-        raise StoreError(
-            f"A chunk of {path} is damaged ({error}); restore it from a copy, or delete its group and run again."
-        ) from error
+        raise StoreError(describe_damage(path, error)) from error
 
 
-def open_dataset(path: str | Path, group: str, *, chunks: dict[str, int] | None = None) -> xr.Dataset:
+def open_dataset(path: str | Place, group: str, *, chunks: dict[str, int] | None = None) -> xr.Dataset:
     """A group for reading, complete or not.
 
     Parameters
     ----------
-    path : str or pathlib.Path
+    path : str, pathlib.Path or S3Place
         The store.
     group : str
         Name of the group, for example ``"tilt_series/aligned"``.
@@ -70,9 +69,11 @@ def open_dataset(path: str | Path, group: str, *, chunks: dict[str, int] | None 
     StoreError
         If there is no such group.
     """
-    if not (Path(path) / group / "zarr.json").is_file():
+    if not (inside(place(path), group) / "zarr.json").is_file():
         raise StoreError(f"{path} holds no group {group!r}.")
-    dataset = xr.open_dataset(str(path), engine="zarr", group=group, consolidated=False, chunks=chunks)
+    dataset = xr.open_dataset(
+        zarr_store(path), engine="zarr", group=group, consolidated=False, zarr_format=3, chunks=chunks
+    )
     for name, variable in dataset.variables.items():
         if variable.dtype.kind == "T":
             text = np.array(np.asarray(variable).tolist(), dtype=str).reshape(variable.shape)
@@ -81,12 +82,12 @@ def open_dataset(path: str | Path, group: str, *, chunks: dict[str, int] | None 
     return dataset
 
 
-def require_record(path: str | Path, group: str, digest: str) -> None:
+def require_record(path: str | Place, group: str, digest: str) -> None:
     """Refuse to go on when a group is no longer being made as a task was told.
 
     Parameters
     ----------
-    path : str or pathlib.Path
+    path : str, pathlib.Path or S3Place
         The store.
     group : str
         Group that the task is about to write to.
@@ -98,17 +99,17 @@ def require_record(path: str | Path, group: str, digest: str) -> None:
     StoreError
         If the group is gone or was begun anew: a task of an interrupted run must not write into it.
     """
-    stored = attributes_of(Path(path) / group).get("provenance") or {}
+    stored = attributes_of(inside(place(path), group)).get("provenance") or {}
     if stored.get("digest") != digest:
         raise StoreError(f"{group!r} in {path} was begun anew by another run; what this task made is dropped.")
 
 
-def write_region(path: str | Path, group: str, variable: str, region: tuple[slice, ...], array: np.ndarray) -> None:
+def write_region(path: str | Place, group: str, variable: str, region: tuple[slice, ...], array: np.ndarray) -> None:
     """Write whole chunks of one variable; repeatable.
 
     Parameters
     ----------
-    path : str or pathlib.Path
+    path : str, pathlib.Path or S3Place
         The store.
     group, variable : str
         Where to; made before by ``Store.begin``.
@@ -125,7 +126,7 @@ def write_region(path: str | Path, group: str, variable: str, region: tuple[slic
     """
     with store_errors(path):
         # A chunk of zeros is written too, so that a chunk that is not there was never written.
-        target = zarr.open_array(store=str(path), path=f"{group}/{variable}", mode="r+")
+        target = zarr.open_array(store=zarr_store(path), path=f"{group}/{variable}", mode="r+", zarr_format=3)
         target = target.with_config({"write_empty_chunks": True})  # open_array leaves its config argument out
         unit = target.shards or target.chunks
         if len(region) != target.ndim:
@@ -158,7 +159,7 @@ def stored_chunks(variable: xr.Variable, chunks: Mapping[str, int]) -> tuple[int
     )
 
 
-def write_lazily(path: str | Path, group: str, variable: str, array: da.Array, chunks: tuple[int, ...]) -> da.Array:
+def write_lazily(path: str | Place, group: str, variable: str, array: da.Array, chunks: tuple[int, ...]) -> da.Array:
     """Write a Dask array when the result is computed, one task per stored chunk.
 
     Parameters

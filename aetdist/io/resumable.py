@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import dask
@@ -44,7 +45,15 @@ def begun(store: Store, group: str, record: Record) -> xr.Dataset | None:
     return open_dataset(store.path, group)
 
 
-def write_blocks(store: Store, group: str, dataset: xr.Dataset, *, record: Record, dim: str) -> int:
+def write_blocks(
+    store: Store,
+    group: str,
+    dataset: xr.Dataset,
+    *,
+    record: Record,
+    dim: str,
+    chunks: Mapping[str, int] | None = None,
+) -> int:
     """Computes: the Dask arrays of a group, one task for each index along `dim`; none that is done already.
 
     Parameters
@@ -61,6 +70,8 @@ def write_blocks(store: Store, group: str, dataset: xr.Dataset, *, record: Recor
         How it is made.
     dim : str
         Dimension that counts the blocks.
+    chunks : mapping of str to int, optional
+        Stored chunks along other dimensions, as in `Store.write`.
 
     Returns
     -------
@@ -84,7 +95,7 @@ def write_blocks(store: Store, group: str, dataset: xr.Dataset, *, record: Recor
         raise StoreError(f"{group}: {', '.join(wrong)} does not have {dim} as its first dimension; transpose it.")
     ledger = BlockLedger(str(store.path), group)
     if begun(store, group, record) is None:
-        store.begin(group, dataset, record=record, chunks={dim: 1})
+        store.begin(group, dataset, record=record, chunks={**(chunks or {}), dim: 1})
         ledger.create(dataset.sizes[dim])
     missing = np.flatnonzero(~ledger.done())
     if missing.size and lazy:

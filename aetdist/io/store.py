@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +18,10 @@ from zarr.codecs import ZstdCodec
 from .._html import html_table
 from ..errors import StoreError
 from .folder import StoreFolder
-from .hierarchy import attributes_of, check_root, nodes, root_attributes
+from .hierarchy import attributes_of, check_root, digest_in, nodes, root_attributes
 from .lock import StoreLock
-from .record import Record, plain
+from .places import Place, inside, move_tree, place, remove_tree, zarr_store
+from .record import Record, plain, without_secrets
 from .regions import open_dataset, store_errors, stored_chunks, write_lazily
 
 #: Tables and maps up to this size are read at once instead of lazily.
@@ -35,7 +35,7 @@ class Store:
     the lock of the store. A group appears (to `read`, `record` and `groups`) once it is complete.
     """
 
-    def __init__(self, path: Path, lock: StoreLock | None) -> None:
+    def __init__(self, path: Place, lock: StoreLock | None) -> None:
         self.path = path
         self._lock = lock
         self._folder = StoreFolder(path)
@@ -44,7 +44,7 @@ class Store:
     # -- opening ---------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: str | Path, *, overwrite: bool = False) -> Store:
+    def create(cls, path: str | Place, *, overwrite: bool = False) -> Store:
         """Make a new, empty store, open for writing.
 
         When the ``with`` block raises before its first group is finished, the half-made store is
@@ -52,8 +52,8 @@ class Store:
 
         Parameters
         ----------
-        path : str or pathlib.Path
-            Folder to make.
+        path : str, pathlib.Path or S3Place
+            Folder to make, or ``s3://bucket/name``.
         overwrite : bool, default False
             Replace a store that is there. Any other folder is never replaced.
 
@@ -69,7 +69,7 @@ class Store:
             store._folder.make_room(overwrite)
             store._is_new = True
             with store_errors(store.path):
-                zarr.open_group(str(store.path), mode="w-", zarr_format=3, attributes=root_attributes())
+                zarr.open_group(zarr_store(store.path), mode="w-", zarr_format=3, attributes=root_attributes())
         except BaseException:
             store._drop_new()
             store.close()
@@ -77,13 +77,13 @@ class Store:
         return store
 
     @classmethod
-    def open(cls, path: str | Path, mode: Literal["r", "a"] = "r") -> Store:
+    def open(cls, path: str | Place, mode: Literal["r", "a"] = "r") -> Store:
         """Open a store that is there.
 
         Parameters
         ----------
-        path : str or pathlib.Path
-            Its folder.
+        path : str, pathlib.Path or S3Place
+            Its folder, or ``s3://bucket/name``.
         mode : {"r", "a"}
             For reading, or for writing too.
 
@@ -96,13 +96,13 @@ class Store:
         """
         if mode not in ("r", "a"):
             raise StoreError(f"Mode {mode!r} of a store; needed is 'r' or 'a' (Store.create makes a new one).")
-        folder = Path(path).absolute()
+        folder = place(path).absolute()
         if mode == "r":
             check_root(folder)
             return cls(folder, None)
-        if folder.exists():
+        if folder.exists() and not StoreFolder(folder).replaced.is_dir():  # which a killed run may have left
             check_root(folder)
-            if not os.access(folder, os.W_OK):
+            if isinstance(folder, Path) and not os.access(folder, os.W_OK):
                 raise StoreError(f"{folder} is read-only; ask for the right to write, or work on a copy of it.")
         store = cls._locked(folder)
         try:
@@ -113,8 +113,8 @@ class Store:
         return store
 
     @classmethod
-    def _locked(cls, path: str | Path) -> Store:
-        folder = Path(path).absolute()
+    def _locked(cls, path: str | Place) -> Store:
+        folder = place(path).absolute()
         store = cls(folder, StoreLock(folder).acquire())
         try:
             store._folder.recover()
@@ -164,12 +164,12 @@ class Store:
 
     def record(self, group: str) -> Record | None:
         """How a group was made; None if it is absent or incomplete."""
-        attributes = attributes_of(self.path / group)
+        attributes = attributes_of(inside(self.path, group))
         return Record.from_dict(attributes["provenance"]) if attributes.get("status") == "complete" else None
 
     def pending(self, group: str) -> Record | None:
         """How a group that is begun but not finished is being made; None if it is absent or complete."""
-        attributes = attributes_of(self.path / group)
+        attributes = attributes_of(inside(self.path, group))
         return Record.from_dict(attributes["provenance"]) if attributes.get("status") == "incomplete" else None
 
     def digest(self, group: str) -> str:
@@ -180,7 +180,8 @@ class Store:
         StoreError
             If there is no such group, or it is not complete.
         """
-        return str(self.notes(group).get("request") or self._complete(group).digest)
+        self._complete(group)
+        return digest_in(attributes_of(self.path / group))
 
     def holds(self, group: str, record: Record) -> bool:
         """Whether a group is complete and was made as `record` says."""
@@ -188,7 +189,7 @@ class Store:
 
     def notes(self, group: str) -> dict[str, Any]:
         """What `note` kept with a complete group; empty if it is absent or incomplete."""
-        attributes = attributes_of(self.path / group)
+        attributes = attributes_of(inside(self.path, group))
         return dict(attributes.get("notes", {})) if attributes.get("status") == "complete" else {}
 
     def read(self, group: str) -> xr.Dataset:
@@ -219,7 +220,7 @@ class Store:
 
     def tree(self) -> xr.DataTree:
         """Open the whole hierarchy, lazily, incomplete groups included."""
-        return xr.open_datatree(str(self.path), engine="zarr", consolidated=False, chunks={})
+        return xr.open_datatree(zarr_store(self.path), engine="zarr", consolidated=False, chunks={})
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -284,7 +285,7 @@ class Store:
         """
         self._check_writable()
         with store_errors(self.path):
-            opened = zarr.open_group(str(self.path), path=group, mode="r+")
+            opened = zarr.open_group(zarr_store(self.path), path=group, mode="r+", zarr_format=3)
             for name, array in opened.arrays():
                 missing = array.nchunks - array.nchunks_initialized if array.size else 0
                 if missing > 0:
@@ -301,20 +302,22 @@ class Store:
         self._check_writable()
         self._complete(group)
         with store_errors(self.path):
-            attributes = zarr.open_group(str(self.path), path=group, mode="r+").attrs
-            attributes["notes"] = {**self.notes(group), **plain(notes)}
+            attributes = zarr.open_group(zarr_store(self.path), path=group, mode="r+", zarr_format=3).attrs
+            attributes["notes"] = {**self.notes(group), **without_secrets(plain(notes))}
 
     def delete(self, group: str) -> None:
         """Delete a group and all below it; nothing happens if it is absent."""
         self._check_writable()
-        folder = self.path / group
+        folder = inside(self.path, group)
         if not folder.exists():
             return
         with store_errors(self.path):
             for name, _ in nodes(self.path):
                 if name == group or name.startswith(group + "/"):  # first: a killed deletion must not look complete
-                    zarr.open_group(str(self.path), path=name, mode="r+").attrs["status"] = "incomplete"
-            shutil.rmtree(folder)
+                    zarr.open_group(zarr_store(self.path), path=name, mode="r+", zarr_format=3).attrs["status"] = (
+                        "incomplete"
+                    )
+            remove_tree(folder)
 
     def rename(self, group: str, name: str) -> None:
         """Give a complete group another name; one that has that name is replaced.
@@ -328,7 +331,7 @@ class Store:
         self._complete(group)
         self.delete(name)
         with store_errors(self.path):
-            (self.path / group).rename(self.path / name)
+            move_tree(inside(self.path, group), inside(self.path, name))
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -357,7 +360,7 @@ class Store:
         with store_errors(self.path):
             self.delete(group)
             dataset.to_zarr(
-                str(self.path),
+                zarr_store(self.path),
                 group=group,
                 mode="w",
                 encoding=encoding,

@@ -53,9 +53,9 @@ def read_volume(path: str | Path, *, pixel_size: float | None = None) -> xr.Data
 
 def _mrc_grid(path: Path) -> tuple[float | None, dict[str, float] | None]:
     """Edge of a voxel and position of the first one, in Angstrom, where the header says them."""
-    import mrcfile
+    from .readers.mrc import mrc_header
 
-    with mrcfile.open(path, header_only=True, permissive=True) as file:
+    with mrc_header(path) as file:
         sizes = [float(file.voxel_size[axis]) for axis in "xyz"]
         origin = {axis: float(file.header.origin[axis]) for axis in "xyz"}
     if not all(sizes):

@@ -111,7 +111,7 @@ def read_xyz(path: str | Path) -> xr.Dataset:
 
 def _read_frame(path: Path, lines: Iterator[str]) -> xr.Dataset:
     first = next(lines, "").strip()
-    if not _INTEGER.fullmatch(first) or int(first) < 0:
+    if not _INTEGER.fullmatch(first) or len(first) > 18 or int(first) < 0:
         raise InputError(f"{path}, line 1: {first[:40]!r} came, the number of atoms is needed; is it an XYZ file?")
     n = int(first)
     comment = next(lines, "")
@@ -176,9 +176,10 @@ def _parse_properties(text: Any, path: Path) -> list[tuple[str, str, int]]:
         raise InputError(f"{path}, line 2: Properties={text} is not a list of different name:type:count.")
     columns = []
     for name, letter, count in zip(names, parts[1::3], parts[2::3], strict=True):
-        if not name or letter not in "RISL" or not letter or not count.isascii() or not count.isdigit() or count == "0":
+        if not name or letter not in ("R", "I", "S", "L") or not re.fullmatch(r"[1-9]\d{0,3}", count, re.ASCII):
             raise InputError(
-                f"{path}, line 2: {name}:{letter}:{count} is no column; needed is name:type:count, type one of R I S L."
+                f"{path}, line 2: {name[:40]}:{letter[:40]}:{count[:40]} is no column; needed is name:type:count, type "
+                "one of R I S L, count up to 9999."
             )
         columns.append((name, letter, int(count)))
     return columns
@@ -205,7 +206,7 @@ def _real(word: str) -> float:
 
 
 def _integer(word: str) -> int:
-    if not _INTEGER.fullmatch(word) or not -(2**63) <= int(word) < 2**63:
+    if not _INTEGER.fullmatch(word) or len(word) > 20 or not -(2**63) <= int(word) < 2**63:
         raise ValueError
     return int(word)
 
@@ -247,7 +248,7 @@ def _parse_value(text: str) -> Any:
     if text.startswith("_JSON "):
         try:
             return json.loads(text[6:])
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
     words = text.replace(",", " ").split()
     converters: tuple[Callable[[str], Any], ...] = (_TRUTH.__getitem__, _integer, _real)

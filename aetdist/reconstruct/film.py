@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,12 @@ from .._threads import kernel_threads
 from ..geometry import ParallelGeometry
 from ..io import open_dataset
 from ..project import ParallelProjector
-from .grid import Field, require_finite, require_measured
+from .grid import Field, require_finite, require_measured, volume_grid
 from .solvers import Objective, largest_eigenvalue, solve
 
 SERIES, COARSE, FILM = "tilt_series/aligned", "scan/coarse", "volume"  # groups of the store
 COARSEST_VOXEL = 1.3  # Angstrom: larger voxels do not show atoms any more
+_BAND_PIXELS = 2**21
 _TEXTURE_SCALE = 2.0  # Angstrom: what varies over less than this is atoms
 _IN_PLANE_SIGMA, _HEIGHT_SIGMA = 7.0, 1.0  # Angstrom: smooths over atoms, follows islands
 _GAP = 4.0  # Angstrom: a thinner layer without texture is part of the film
@@ -43,26 +45,43 @@ class CoarseFilm:
         return cls(factor, start, tuple(-(-n // factor) for n in shape))  # type: ignore[arg-type]
 
 
+def coarse_film(field: Field, thickness: float, window: tuple[int, int]) -> CoarseFilm:
+    """The coarse grid of a film of this thickness (Angstrom) that is scanned in windows of so many pixels (y, x).
+
+    Its binning is the smallest, 2 or more, that leaves no more voxels than a local volume has, as long as atoms show.
+    """
+    first, shape = volume_grid(field, None, thickness)
+    depth = shape[0]
+    widest = 1.0 / np.abs(np.linalg.det(field.matrices[:, :2, :2])).min()
+    local = depth * window[0] * (window[1] + depth) * widest
+    wanted = int(np.ceil((np.prod(shape, dtype=np.float64) / local) ** (1 / 3)))
+    return CoarseFilm.of(first, shape, max(1, min(max(2, wanted), int(COARSEST_VOXEL / field.pixel_size))))
+
+
 def binned_series(path: str, group: str, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """Images averaged over factor x factor measured pixels, and where at least half of them were measured.
 
-    Reads one tilt at a time and refuses what `measured` refuses. Returns float32 and bool, both
+    Reads a band of one tilt at a time and refuses what `measured` refuses. Returns float32 and bool, both
     (tilt, ceil(y / factor), ceil(x / factor)).
     """
     series = open_dataset(path, group)
     n_tilts, ny, nx = series["images"].shape
     shape = (n_tilts, -(-ny // factor), -(-nx // factor))
     images, mask = np.zeros(shape, np.float32), np.zeros(shape, bool)
-    padding = [(0, m * factor - n) for m, n in zip(shape[1:], (ny, nx), strict=True)]
-    for t in range(n_tilts):
-        image, measured = series["images"][t].values, series["mask"][t].values
+    band = factor * max(1, _BAND_PIXELS // (factor * nx))  # rows at a time: images of a large field take much memory
+    padding = (0, shape[2] * factor - nx)
+    for t, low in itertools.product(range(n_tilts), range(0, ny, band)):
+        rows = slice(low, min(ny, low + band))
+        image, measured = series["images"][t, rows].values, series["mask"][t, rows].values
         require_finite(image, measured)
-        seen, values = np.pad(measured, padding), np.pad(image.astype(np.float64), padding)
-        blocks = (shape[1], factor, shape[2], factor)
+        pads = ((0, -len(image) % factor), padding)
+        seen, values = np.pad(measured, pads), np.pad(image.astype(np.float64), pads)
+        blocks = (-1, factor, shape[2], factor)
         count = seen.reshape(blocks).sum(axis=(1, 3))
         total = np.where(seen, values, 0.0).reshape(blocks).sum(axis=(1, 3))
-        mask[t] = 2 * count >= factor * factor
-        images[t] = np.where(mask[t], total / np.maximum(count, 1), 0.0)
+        part = slice(low // factor, low // factor + len(count))
+        mask[t, part] = 2 * count >= factor * factor
+        images[t, part] = np.where(mask[t, part], total / np.maximum(count, 1), 0.0)
     require_measured(mask)
     return images, mask
 
@@ -169,12 +188,19 @@ def start_volume(
         weights.append((position - low).astype(np.float32))
     window = tuple(slice(int(p.min()), int(p.max()) + 2) for p in parts)
     array = np.asarray(coarse_density[window], dtype=np.float32)
-    for axis in (0, 1, 2):
-        low = parts[axis] - window[axis].start
-        high = np.minimum(low + 1, array.shape[axis] - 1)
-        f = weights[axis].reshape([-1 if a == axis else 1 for a in range(3)])
-        array = np.take(array, low, axis=axis) * (1 - f) + np.take(array, high, axis=axis) * f
-    return array
+    for axis in (0, 1):
+        array = _interpolated(array, parts[axis] - window[axis].start, weights[axis], axis)
+    volume = np.empty(shape, np.float32)
+    for plane, coarse_plane in zip(volume, array, strict=True):  # one at a time: nothing else is as large as the volume
+        plane[...] = _interpolated(coarse_plane, parts[2] - window[2].start, weights[2], 1)
+    return volume
+
+
+def _interpolated(array: np.ndarray, low: np.ndarray, weight: np.ndarray, axis: int) -> np.ndarray:
+    """Linear interpolation along an axis, between `low` and the next, which counts `weight`."""
+    high = np.minimum(low + 1, array.shape[axis] - 1)
+    f = weight.reshape([-1 if a == axis else 1 for a in range(array.ndim)])
+    return np.take(array, low, axis=axis) * (1 - f) + np.take(array, high, axis=axis) * f
 
 
 def coarse_dataset(density: np.ndarray, coarse: CoarseFilm, size: float) -> xr.Dataset:

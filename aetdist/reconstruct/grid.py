@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from ..errors import CapacityError, InputError
+from ..errors import InputError
 from ..geometry import ParallelGeometry, grid_step, matrices_from_euler
 from ..schema import TILT_SERIES, check
-
-_VOLUMES, _STACKS = 3, 6  # float32, at most: iterate, change, sums of columns; images and what is compared with them
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,41 +180,3 @@ def require_finite(images: np.ndarray, mask: np.ndarray) -> None:
     """
     if not np.isfinite(images, where=mask, out=np.ones_like(mask)).all():
         raise InputError("The images hold NaN or infinite pixels inside the mask; import with --mask nan.")
-
-
-def require_memory(shape: tuple[int, int, int], image_pixels: int, advice: str) -> int:
-    """Bytes that a reconstruction needs; refused where the machine has less.
-
-    Raises
-    ------
-    CapacityError
-        Naming what is needed, what there is, and `advice`.
-    """
-    need = 4 * (_VOLUMES * int(np.prod(shape, dtype=np.int64)) + _STACKS * image_pixels)
-    available = available_memory()
-    if need > available:
-        raise CapacityError(
-            f"A volume of {' x '.join(str(n) for n in reversed(shape))} voxels needs {need / 2**30:.1f} GiB to "
-            f"reconstruct in one piece, {available / 2**30:.1f} GiB are available; {advice}"
-        )
-    return need
-
-
-def available_memory() -> int:
-    """Bytes that a task may take: on this worker, else on the smallest of the current client, else on the machine."""
-    import psutil
-    from distributed import get_client, get_worker
-
-    free = int(psutil.virtual_memory().available)
-    try:
-        worker = get_worker()
-    except ValueError:
-        pass
-    else:
-        return min(free, (worker.memory_manager.memory_limit or free) // max(1, worker.state.nthreads))
-    try:
-        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
-    except ValueError:
-        return free
-    shares = [(w["memory_limit"] or free) // max(1, w["nthreads"]) for w in workers]
-    return min(shares, default=free)

@@ -46,9 +46,10 @@ def solve_window(
     seen = np.flatnonzero(mask.any(axis=(1, 2)))
     if seen.size == 0:
         return None
-    geometry = geometry.select_tilts(seen)
+    if seen.size < len(mask):
+        geometry, images, mask = geometry.select_tilts(seen), images[seen], mask[seen]
     return solve(
-        Objective(ParallelProjector(geometry), images[seen], mask[seen]),
+        Objective(ParallelProjector(geometry), images, mask),
         solver=solver,
         iterations=iterations,
         step=step_length(solver, None, 1, eigenvalue_for(solver, geometry)),

@@ -12,9 +12,15 @@ from .._threads import kernel_threads
 from ..errors import InputError
 from ..project import make_projector
 from ..schema import VOLUME, with_units
-from .grid import Field, available_memory, require_finite, require_measured, require_memory, volume_grid
+from .grid import Field, require_finite, require_measured, volume_grid
+from .memory import available_memory, require_one_piece
 from .solvers import SOLVERS, Objective, Solution, eigenvalue_for, solve
 from .stopping import Stop
+
+ONE_PIECE_ADVICE = (
+    "use windows (`aetdist scan`), slabs over the workers of a cluster (--slabs auto --workers N), a smaller --shape, "
+    "more memory (--memory-limit), or bin the images."
+)
 
 
 def reconstruct_resire(
@@ -132,7 +138,7 @@ def reconstruct_resire(
     if support_array is not None and not support_array.any():
         raise InputError("The support is empty: no voxel may differ from 0; give a support with at least one True.")
     n_pixels = int(np.prod(tilt_series["images"].shape))
-    require_memory(grid, n_pixels, "use `aetdist scan` (windows), a smaller --shape, or bin the images.")
+    require_one_piece(grid, n_pixels, ONE_PIECE_ADVICE, solver)
     geometry = field.geometry(first, grid)
     pair = make_projector(projector, geometry, kernel_threads(), available_memory())
     length = step_length(solver, step, len(field.matrices) * grid[0], eigenvalue_for(solver, geometry, relative))

@@ -13,15 +13,16 @@ from .._threads import kernel_threads
 from ..blocks.windows import run_tasks
 from ..errors import InputError
 from ..io import BlockLedger, Record, Store, open_dataset, require_record, write_region
-from ..progress import report
 from ..project import ParallelProjector
 from ..schema import VOLUME, with_units
-from .film import COARSE, COARSEST_VOXEL, FILM, SERIES, CoarseFilm, coarse_dataset, reconstruct_coarse
-from .grid import Field, require_memory, volume_grid
+from .film import COARSE, FILM, SERIES, CoarseFilm, coarse_dataset, coarse_film, reconstruct_coarse
+from .grid import Field, volume_grid
 from .local import reconstruct_window
+from .memory import require_scan
+from .reprojection import film_r_factor
 from .resire import check_solver, measured
 from .solvers import Objective, largest_eigenvalue, solve
-from .stitch import agreement, film_r_factor, stitch_chunk
+from .stitch import agreement, stitch_chunk
 from .stopping import Stop
 from .trials import chosen_iterations
 from .windows import ScanPlan, Window, check_windows, plan_windows
@@ -128,19 +129,13 @@ def reconstruct_scan(
     path = str(store.path)
     inputs = {series: store.digest(series)}
 
-    coarse = CoarseFilm.of(first, shape, _coarse_factor(shape, field, size))
-    n_pixels = int(np.prod(tilts["images"].shape))
-    require_memory(coarse.shape, n_pixels // coarse.factor**2, "scan a smaller field (crop the images at import).")
+    coarse = coarse_film(field, thickness, size)
+    require_scan(field, shape, coarse, size, solver=solver, final_iterations=final_iterations)
     _make_coarse(store, series, field, coarse, coarse_iterations, inputs, {"thickness": thickness})
     maps = open_dataset(path, COARSE)[["height", "thickness"]].load()
 
     plan = plan_windows(field, first, shape, coarse, window, overlap, maps["height"].values, maps["thickness"].values)
     plan = replace(plan, series=series)
-    for w in plan.windows:
-        advice = f"use windows smaller than {size[1]} x {size[0]} pixels (--window)."
-        require_memory(w.shape, len(field.matrices) * size[0] * size[1], advice)
-    if final_iterations:
-        require_memory(shape, n_pixels, "leave out the iterations over the whole film (final_iterations = 0).")
     chosen = chosen_iterations(store, plan, rule, iterations, solver)
     each = -(-chosen["iterations"] // passes)
     chosen["iterations"] = each * passes
@@ -170,15 +165,6 @@ def reconstruct_scan(
         "n_windows": len(plan.windows),
         "n_windows_computed": computed,
     }
-
-
-def _coarse_factor(shape: tuple[int, int, int], field: Field, size: tuple[int, int]) -> int:
-    """Smallest binning, 2 or more, that leaves no more voxels than a local volume has, as long as atoms show."""
-    depth = shape[0]
-    widest = 1.0 / np.abs(np.linalg.det(field.matrices[:, :2, :2])).min()
-    local = depth * size[0] * (size[1] + depth) * widest
-    wanted = int(np.ceil((np.prod(shape, dtype=np.float64) / local) ** (1 / 3)))
-    return max(1, min(max(2, wanted), int(COARSEST_VOXEL / field.pixel_size)))
 
 
 # -- coarse film ---------------------------------------------------------------------------------------
@@ -322,9 +308,7 @@ def _iterate_whole(store: Store, plan: ScanPlan, maps: xr.Dataset, film: str, it
 
 def _judge(store: Store, plan: ScanPlan) -> np.ndarray:
     """R-factor of every tilt for the volume's reprojection; finishes the volume."""
-    report(0, 1, "R-factor")
-    r_factor = film_r_factor(str(store.path), FILM, plan.series, plan.field, plan.first)
-    report(1, 1, "R-factor")
+    r_factor = film_r_factor(str(store.path), FILM, plan)
     _write_r_factor(store, FILM, r_factor)
     store.finish(FILM)
     return r_factor

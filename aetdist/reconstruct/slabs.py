@@ -33,7 +33,7 @@ CHECKPOINTS = "checkpoint"
 #: Written in turns: the one before is complete while the next is made.
 _TURNS = (f"{CHECKPOINTS}/even", f"{CHECKPOINTS}/odd")
 SLAB_SOLVERS = ("fista", "published")
-_SHARE = 0.6  # of a worker's memory: from there on Dask moves what it keeps to the disk
+SHARE = 0.6  # of a worker's memory: from there on Dask moves what it keeps to the disk
 _ATTEMPTS = 3  # at the same iterations; a worker that is lost every time is lost for a reason
 _REPLACEMENT_SECONDS = 60.0  # for a lost worker to come back
 
@@ -203,7 +203,7 @@ def worker_memory(table: dict[str, Any]) -> int:
     import psutil
 
     free = int(psutil.virtual_memory().available) // len(table)
-    return int(_SHARE * min((worker["memory_limit"] or free) for worker in table.values()))
+    return int(SHARE * min((worker["memory_limit"] or free) for worker in table.values()))
 
 
 def _check_on_grid(store: Store, group: str | None, variable: str, grid: tuple[int, int, int]) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from itertools import combinations
 
-import dask
 import numpy as np
 
-from ..blocks.angles import project_blocks
 from ..io import open_dataset, require_record, write_region
 from .film import start_volume
-from .grid import Field
 from .windows import ScanPlan, Window
 
 #: Sums over pairs of windows where both weigh something: n, |a-b|, (|a|+|b|)/2, a, b, aa, bb, ab (a, b symmetrised).
@@ -77,12 +74,12 @@ def stitch_chunk(
     require_record(path, film_group, digest)
     write_region(path, film_group, "density", (slice(0, nz), rows, cols), film)
     write_region(path, film_group, "support", (slice(0, nz), rows, cols), np.broadcast_to(total > 0.5, shape))
-    disagreement, sums = _compare_pairs(gathered, shape)
+    disagreement, sums = compare_pairs(gathered, shape)
     write_region(path, film_group, "disagreement", (rows, cols), disagreement)
     return sums
 
 
-def _compare_pairs(
+def compare_pairs(
     gathered: list[tuple[tuple[slice, ...], np.ndarray, np.ndarray]], shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Map of the relative L1 difference (y, x), NaN where windows do not overlap, and the pooled sums.
@@ -123,26 +120,3 @@ def agreement(sums: np.ndarray) -> dict[str, float]:
         "disagreement_l1": float(difference / level),
         "disagreement_correlation": float((ab - a * b / n) / variance) if variance > 0 else float("nan"),
     }
-
-
-def film_r_factor(
-    path: str, film_group: str, series_group: str, field: Field, first: tuple[int, int, int]
-) -> np.ndarray:
-    """Computes: eq. 4 of every tilt for the film's reprojection over the measured pixels, (tilt,) float64."""
-    density = open_dataset(path, film_group, chunks={})["density"].data
-    images = project_blocks(density, field.geometry(first, density.shape))
-    edges = np.concatenate([[0], np.cumsum(images.chunks[0])])
-    parts = [
-        _r_factor_of_tilts(block, path, series_group, int(a), int(b))
-        for block, a, b in zip(images.to_delayed().ravel(), edges[:-1], edges[1:], strict=True)
-    ]
-    return np.concatenate(dask.compute(*parts))
-
-
-@dask.delayed(pure=True)
-def _r_factor_of_tilts(calculated: np.ndarray, path: str, group: str, start: int, stop: int) -> np.ndarray:
-    from ..metrics import r_factor
-
-    series = open_dataset(path, group)
-    tilts = slice(start, stop)
-    return r_factor(calculated, series["images"][tilts].values, series["mask"][tilts].values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,11 +77,14 @@ class ScanPlan:
         """Windows that keep some of these columns of the film."""
         low = (rows.start + self.first[1], columns.start + self.first[2])
         high = (rows.stop + self.first[1], columns.stop + self.first[2])
-        return [
-            w
-            for w in self.windows
-            if all(w.kept_first[a] < high[a] and w.kept_first[a] + w.kept_shape[a] > low[a] for a in (0, 1))
-        ]
+        first, stop = self._kept
+        return [self.windows[i] for i in np.flatnonzero(((first < high) & (stop > low)).all(axis=1))]
+
+    @functools.cached_property
+    def _kept(self) -> tuple[np.ndarray, np.ndarray]:
+        """First and last + 1 column (y, x) that each window keeps, (window, 2) int64."""
+        first = np.array([w.kept_first for w in self.windows], np.int64).reshape(-1, 2)
+        return first, first + np.array([w.kept_shape for w in self.windows], np.int64).reshape(-1, 2)
 
     def weights(self, window: Window, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Weight of a window at film coordinates (voxels); shape (rows, columns), float32."""

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
+from ..io.text import read_text
 from ..schema import ATOMS, check, with_units
 
 COLUMNS = ("action", "x", "y", "z", "type", "new_x", "new_y", "new_z")
@@ -82,15 +83,7 @@ def read_edits(path: str | Path) -> tuple[Edit, ...]:
         If the file is missing or malformed; the message names it, the line, what came and what is needed.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"There is no file of edits {path}.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}).") from None
-    return parse_edits(text, path)
+    return parse_edits(read_text(path), path)
 
 
 def parse_edits(text: str, path: Path) -> tuple[Edit, ...]:

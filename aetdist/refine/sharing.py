@@ -8,12 +8,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from .descent import Bounds, Free, conjugate_gradients
-from .tilts import Model, Series
+from .tilts import Group, Model, Series, misfit_of
 
 log = logging.getLogger(__name__)
 
 Choice = Literal["auto", "type", "atom"]
 _ITERATIONS = 6  # that each freedom is given before it is judged
+_FOLDS = 4  # parts of the tilts that are left out in turn
 _WHOSE = {False: "per type", True: "per atom"}
 
 
@@ -26,6 +27,11 @@ class Sharing(NamedTuple):
     def free(self, n: int) -> Free:
         """What the descent of n atoms may change."""
         return Free(True, np.arange(n) if self.own_heights else None, np.arange(n) if self.own_widths else None)
+
+    def judged(self, types: np.ndarray) -> Free:
+        """What a descent may change that is held against others: what atoms of a type (n,) share is free as well."""
+        every = np.arange(len(types))
+        return Free(True, every if self.own_heights else types, every if self.own_widths else types)
 
     def applied(self, model: Model, typed: Model) -> Model:
         """The atoms with what they share from `typed`, and what each has for itself from `model`."""
@@ -41,26 +47,29 @@ class Sharing(NamedTuple):
 def choose_sharing(
     images: Series,
     typed: Model,
-    n_types: int,
+    types: np.ndarray,
     heights: Choice,
     widths: Choice,
     bounds: Bounds,
 ) -> tuple[Sharing, Model]:
-    """Computes: which freedom explains more than it costs, and the atoms with it.
+    """Computes: which freedom predicts tilts best that it was not fitted to, and the atoms with it.
 
     Parameters
     ----------
     images : Series
-        Weighted by the noise, so that sum w r^2 counts independent pixels.
+        Of four tilts or more.
     typed : Model
         One height and one width for each type.
-    n_types : int
+    types : ndarray, shape (n,), int
+        1, 2, ...
     heights, widths : {"auto", "type", "atom"}
     bounds : Bounds
 
     Notes
     -----
-    Akaike's criterion: least sum w r^2 + 2 p, p the number of heights and widths.
+    Every fourth tilt is left out in turn; more freedom is taken where it predicts them better by twice the standard
+    error of the mean over the tilts. What the criteria of Akaike and Bayes ask of the noise, that it is known and
+    that of every pixel apart, data that the model does not explain do not have.
     """
     n = len(typed.heights)
     allowed = [
@@ -70,13 +79,34 @@ def choose_sharing(
         and widths in ("auto", "atom" if own_widths else "type")
         and (own_heights or not own_widths or heights == "type")
     ]
-    best, model, least = allowed[0], typed, np.inf
-    for sharing in allowed:
-        descent = conjugate_gradients(images, model, sharing.free(n), _ITERATIONS, bounds)
-        numbers = sum(n if own else n_types for own in sharing)
-        criterion = float(descent.misfit[-1]) + 2.0 * numbers
-        log.info("one height %s, one width %s: Akaike's criterion %.0f", *map(_WHOSE.get, sharing), criterion)
-        if criterion >= least:  # more freedom would cost still more
-            break
-        best, model, least = sharing, descent.model, criterion
-    return best, model
+    best = allowed[0]
+    if len(allowed) > 1:
+        folds = [(images.changed(without, fold), images.changed(only, fold)) for fold in range(_FOLDS)]
+        fitted, least = [typed] * _FOLDS, None
+        for sharing in allowed:
+            fitted = [
+                conjugate_gradients(kept, model, sharing.judged(types), _ITERATIONS, bounds).model
+                for (kept, _), model in zip(folds, fitted, strict=True)
+            ]
+            told = [left_out.map(misfit_of, model) for (_, left_out), model in zip(folds, fitted, strict=True)]
+            misfit = np.concatenate([part for parts in told for part in parts])
+            log.info("one height %s, one width %s: tilts left out %.0f", *map(_WHOSE.get, sharing), misfit.sum())
+            if least is not None and not _is_surely_positive(least - misfit):
+                break  # more freedom would predict still worse
+            best, least = sharing, misfit
+    return best, conjugate_gradients(images, typed, best.free(n), _ITERATIONS, bounds).model
+
+
+def _is_surely_positive(gains: np.ndarray) -> bool:
+    """Whether the mean of some numbers is above 0 by twice its standard error."""
+    return bool(gains.mean() > 2.0 * gains.std(ddof=1) / np.sqrt(len(gains)))
+
+
+def without(group: Group, fold: int) -> Group:
+    """The tilts of a group that a fold does not leave out."""
+    return group.select(group.numbers % _FOLDS != fold)
+
+
+def only(group: Group, fold: int) -> Group:
+    """The tilts of a group that a fold leaves out."""
+    return group.select(group.numbers % _FOLDS == fold)

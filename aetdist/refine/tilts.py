@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import dask
@@ -98,6 +98,11 @@ class Group:
         """A change (n, 5) in the sample's frame as one (n, 4) that :func:`push` takes."""
         return np.concatenate([change[:, :3] @ self.matrices[t, :2].T / self.pixel_size, change[:, 3:]], axis=1)
 
+    def select(self, which: np.ndarray) -> Group:
+        """Some of the tilts, (t,) bool."""
+        arrays = {f.name: getattr(self, f.name)[which] for f in fields(self) if f.name != "pixel_size"}
+        return Group(**arrays, pixel_size=self.pixel_size)
+
     def predicted(self, t: int, model: Model) -> np.ndarray:
         """The image of the atoms at a tilt, (y, x) float32."""
         image = np.zeros(self.images.shape[1:], np.float32)
@@ -138,6 +143,15 @@ def judge(group: Group, model: Model) -> Judged:
         gradient[:, :3] += out[:, :2] @ group.matrices[t, :2] / group.pixel_size
         gradient[:, 3:] += out[:, 2:]
     return Judged(gradient, misfit)
+
+
+def misfit_of(group: Group, model: Model) -> np.ndarray:
+    """Sum of w r^2, r = model - image, of every tilt."""
+    misfit = np.zeros(len(group.numbers))
+    for t, (image, weights) in enumerate(zip(group.images, group.weights, strict=True)):
+        residual = group.predicted(t, model) - image
+        misfit[t] = np.einsum("yx,yx,yx->", weights, residual, residual, dtype=np.float64)
+    return misfit
 
 
 def steepness(group: Group, model: Model, change: np.ndarray) -> float:

@@ -9,13 +9,13 @@ from .atoms import (
 )
 from .bonds import draw_interface, draw_nuclei, draw_order_histogram, draw_order_map
 from .charts import draw_deviations, draw_r_factors
-from .html import write_pictures, write_report
 from .order import (
     draw_comparison,
     draw_pair_distribution,
     draw_partial_distributions,
     draw_structure_factor,
 )
+from .page import write_page, write_pictures
 from .pictures import (
     draw_atoms,
     draw_atoms_on_slice,
@@ -71,6 +71,6 @@ __all__ = [
     "draw_validation",
     "draw_voronoi_indices",
     "save_picture",
+    "write_page",
     "write_pictures",
-    "write_report",
 ]

@@ -40,12 +40,12 @@ def draw_intensities(atoms: xr.Dataset) -> Figure:
     bins = np.linspace(low, high if high > low else low + 1.0, 81)
     figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     axes = figure.add_subplot()
-    for label, colour, which in _kinds(atoms):
+    for label, colour, which in kinds_of_atoms(atoms):
         counts, _ = np.histogram(np.clip(values[which & finite], bins[0], bins[-1]), bins)
         axes.stairs(counts, bins, color=colour, fill=True, alpha=0.35)
         axes.stairs(counts, bins, color=colour, label=f"{label}: {np.count_nonzero(which):,}")
     axes.set(xlabel=str(name).replace("_", " "), ylabel="atoms")
-    axes.legend(fontsize=9)
+    axes.legend(fontsize="small")
     return figure
 
 
@@ -71,12 +71,12 @@ def draw_types_on_slices(
     middle = dict(zip("xyz", middle_of(volume), strict=True))
     near = volume["density"].sel({axis: slice(c - reach, c + reach) for axis, c in middle.items()})
     positions = dict(zip("xyz", atoms["position"].values.T, strict=True))
-    kinds = list(_kinds(atoms))
+    kinds = list(kinds_of_atoms(atoms))
     figure, views, scale = three_views(*(max(float(np.ptp(near[axis].values)), 1e-9) for axis in "xyz"), room=1.3)
     dot = max(4.0, (1.6 * scale * 72) ** 2)  # marks about 1.6 Angstrom wide
     for gone, axes in views.items():
         across, up = VIEWS[gone]
-        slab = _slab(near, gone, middle[gone], thickness).transpose(up, across).load()
+        slab = slab_of(near, gone, middle[gone], thickness).transpose(up, across).load()
         top = float(np.quantile(slab, 0.999)) or 1.0
         box = extent(slab[across].values, slab[up].values)
         axes.imshow(slab, extent=box, cmap="gray", vmin=0, vmax=top)
@@ -86,13 +86,13 @@ def draw_types_on_slices(
             here = inside & which
             place = positions[across][here], positions[up][here]
             axes.scatter(*place, s=dot, facecolors="none", edgecolors=colour, linewidths=1.1)
-        axes.set_title(f"{gone} = {round(middle[gone])} ± {thickness / 2:.0f} Å", fontsize=9)
+        axes.set_title(f"{gone} = {round(middle[gone])} ± {thickness / 2:.0f} Å", fontsize="small")
     add_scale_bar(views["z"])
     marks = [
         Line2D([], [], marker="o", linestyle="", markerfacecolor="none", color=colour, label=label)
         for label, colour, _ in kinds
     ]
-    figure.legend(handles=marks, loc="outside lower right", ncols=len(marks), fontsize=9)
+    figure.legend(handles=marks, loc="outside lower right", ncols=len(marks), fontsize="small")
     return figure
 
 
@@ -128,7 +128,7 @@ def draw_atom_refinement(atoms: xr.Dataset) -> Figure:
         axes.set_ylim(0, 1.1 * max(float(finite.max()), 1e-12))
         axes.annotate(
             f"{finite[-1]:.4f}", (np.flatnonzero(np.isfinite(r_factor))[-1], finite[-1]),
-            xytext=(0, 6), textcoords="offset points", ha="right", fontsize=9,
+            xytext=(0, 6), textcoords="offset points", ha="right", fontsize="small",
         )  # fmt: skip
     axes.set(xlabel="round of refinement", ylabel="R, mean over tilts")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -214,11 +214,11 @@ def draw_sigmas(atoms: xr.Dataset) -> Figure:
         bound = 100.0 * float(atoms.attrs["cramer_rao"]) / np.sqrt(3.0)
         axes.axvline(bound, color="gray", linewidth=1.0, label=f"Cramér-Rao bound of an axis, rms {bound:.1f} pm")
     axes.set(xlabel="standard deviation of the position (pm)", ylabel="atoms", xlim=(0, bins[-1]))
-    figure.legend(loc="outside upper left", ncols=2, fontsize=9)
+    figure.legend(loc="outside upper left", ncols=2, fontsize="small")
     return figure
 
 
-def _kinds(atoms: xr.Dataset) -> list[tuple[str, str, np.ndarray]]:
+def kinds_of_atoms(atoms: xr.Dataset) -> list[tuple[str, str, np.ndarray]]:
     """Name, colour and atoms of each type; with its element where it has one."""
     if "type" not in atoms:
         return [("atoms", COLOURS[1], np.ones(atoms.sizes["atom"], dtype=bool))]
@@ -231,7 +231,7 @@ def _kinds(atoms: xr.Dataset) -> list[tuple[str, str, np.ndarray]]:
     return kinds
 
 
-def _slab(density: xr.DataArray, axis: str, at: float, thickness: float) -> xr.DataArray:
+def slab_of(density: xr.DataArray, axis: str, at: float, thickness: float) -> xr.DataArray:
     """Mean density of a thin slice across an axis; one plane at least."""
     slab = density.sel({axis: slice(at - thickness / 2, at + thickness / 2)})
     return slab.mean(axis) if slab.sizes[axis] else density.sel({axis: at}, method="nearest")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..errors import InputError
-from .style import COLOURS, WIDTH, axes_colour, picture
+from .style import COLOURS, WIDTH, axes_colour, picture, points
 
 # Q4 and Q6 of perfect crystals with the nearest 12, 12 and 14 neighbours.
 _CRYSTALS = {"fcc": (0.190941, 0.574524), "hcp": (0.097222, 0.484762), "bcc": (0.036370, 0.510688)}
@@ -38,27 +39,31 @@ def draw_order_map(bonds: xr.Dataset, *, threshold: float = _THRESHOLD) -> Figur
     InputError
         If no atom has both.
     """
+    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
+    plot_order_map(figure.add_subplot(), bonds, threshold)
+    return figure
+
+
+def plot_order_map(axes: Axes, bonds: xr.Dataset, threshold: float = _THRESHOLD) -> None:
+    """What `draw_order_map` draws, on axes."""
     q4, q6 = (_finite(bonds, name) for name in ("q4", "q6"))
     reach = [1.05 * max(q.max(), *(c[i] for c in _CRYSTALS.values())) for i, q in enumerate((q4, q6))]
-    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
-    axes = figure.add_subplot()
     counts, x, y = np.histogram2d(q4, q6, bins=120, range=[(0, reach[0]), (0, reach[1])])
     shown = np.ma.masked_equal(counts.T, 0)
     drawn = axes.pcolormesh(x, y, shown, cmap="viridis", norm=LogNorm(1, max(counts.max(), 2)), rasterized=True)
-    figure.colorbar(drawn, ax=axes, label="atoms")
+    axes.figure.colorbar(drawn, ax=axes, label="atoms")
     angle = np.linspace(0, np.pi / 2, 100)
     radius = threshold * _FCC
     axes.plot(radius * np.cos(angle), radius * np.sin(angle), "--", color=COLOURS[5], label=f"order {threshold:g}")
     for (name, place), marker in zip(_CRYSTALS.items(), "s^D", strict=True):
-        axes.plot(*place, marker, color=COLOURS[5], markeredgecolor=axes_colour(), markersize=7, linestyle="")
+        axes.plot(*place, marker, color=COLOURS[5], markeredgecolor=axes_colour(), markersize=points(0.7), linestyle="")
         right = place[0] < 0.9 * reach[0]
         axes.annotate(
             name, place, xytext=(7 if right else -7, 3), textcoords="offset points", ha="left" if right else "right",
-            fontsize=9,
+            fontsize="small",
         )  # fmt: skip
     axes.set(xlabel="Q4", ylabel="Q6", xlim=(0, reach[0]), ylim=(0, reach[1]))
-    axes.legend(loc="lower right", fontsize=9)
-    return figure
+    axes.legend(loc="lower right", fontsize="small")
 
 
 @picture
@@ -81,13 +86,18 @@ def draw_order_histogram(bonds: xr.Dataset, *, threshold: float = _THRESHOLD) ->
     InputError
         If no atom has an order.
     """
+    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+    plot_order_histogram(figure.add_subplot(), bonds, threshold)
+    return figure
+
+
+def plot_order_histogram(axes: Axes, bonds: xr.Dataset, threshold: float = _THRESHOLD) -> None:
+    """What `draw_order_histogram` draws, on axes."""
     order = _finite(bonds, "order")
     step = 0.02
     cut, above = int(np.ceil(threshold / step)), int(max(0.0, order.max() - threshold) / step) + 1
     bins = np.maximum(threshold + step * np.arange(-cut, above + 1), 0.0)  # the threshold is an edge
     counts, _ = np.histogram(order, bins)
-    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
-    axes = figure.add_subplot()
     for label, colour, part in (
         (f"disordered: {np.count_nonzero(order < threshold):,}", COLOURS[0], slice(0, cut)),
         (f"ordered: {np.count_nonzero(order >= threshold):,}", COLOURS[1], slice(cut, len(counts))),
@@ -96,8 +106,7 @@ def draw_order_histogram(bonds: xr.Dataset, *, threshold: float = _THRESHOLD) ->
         axes.stairs(counts[part], edges, color=colour, fill=True, alpha=0.6, label=label)
     axes.axvline(threshold, linestyle="--", color=COLOURS[5], linewidth=1.2)
     axes.set(xlabel="normalised bond order", ylabel="atoms", xlim=(0, bins[-1]))
-    axes.legend(fontsize=9)
-    return figure
+    axes.legend(fontsize="small")
 
 
 @picture
@@ -154,7 +163,7 @@ def draw_nuclei(atoms: xr.Dataset, nuclei: xr.Dataset, *, thickness: float | Non
         for text, colour in zip(shown, colours, strict=False)
     ]
     if marks:
-        figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize=8, handletextpad=0.1)
+        figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize="small", handletextpad=0.1)
     return figure
 
 
@@ -171,28 +180,32 @@ def draw_interface(interface: xr.Dataset) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    x = interface["distance"].values
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
-    axes = figure.add_subplot()
+    plot_interface(figure.add_subplot(), interface)
+    return figure
+
+
+def plot_interface(axes: Axes, interface: xr.Dataset) -> None:
+    """What `draw_interface` draws, on axes."""
+    x = interface["distance"].values
     error = np.nan_to_num(interface["order_error"].values)
     axes.errorbar(
         x,
         interface["order"].values,
         error,
         fmt="o",
-        markersize=3.5,
+        markersize=points(0.35),
         color=COLOURS[0],
-        elinewidth=1,
+        elinewidth=points(0.1),
         label="atoms, mean",
     )
     width, sigma = (float(interface[name]) for name in ("width", "width_sigma"))
     label = f"a exp(−x / d) + b, d = {width:.2f} ± {sigma:.2f} Å"
     axes.plot(x, interface["fit"].values, color=COLOURS[5], label=label)
     axes.axvline(0.0, color="gray", linestyle=":", linewidth=1.0)
-    axes.set(xlabel="distance from the nuclei (Å)", ylabel="bond order")
-    axes.legend(fontsize=9)
+    axes.set(xlabel="distance from the nuclei (Å)", ylabel="normalised bond order")
+    axes.legend(fontsize="small")
     axes.grid(axis="y")
-    return figure
 
 
 def _finite(bonds: xr.Dataset, name: str) -> np.ndarray:

@@ -37,7 +37,7 @@ def draw_r_factors(volume: xr.Dataset, series: xr.Dataset) -> Figure:
     mean = float(np.nanmean(last)) if np.isfinite(last).any() else np.nan
     rows[0].axhline(mean, color=COLOURS[1], linestyle="--", label=f"mean {mean:.3f}")
     rows[0].set(xlabel="tilt angle θ (°)", ylabel="R-factor", ylim=(0, _headroom(last)))
-    rows[0].legend(loc="lower right", fontsize=9)
+    rows[0].legend(loc="lower right", fontsize="small")
     rows[0].grid(axis="y")
     if several:
         rows[1].plot(np.arange(1, len(r_factor) + 1), np.nanmean(r_factor, axis=1))
@@ -74,7 +74,7 @@ def draw_deviations(found: xr.Dataset, truth: xr.Dataset, pairs: np.ndarray) -> 
             counts, bins, label=f"{'xyz'[i]}, rms {rms:.2f} Å", linestyle=style, linewidth=1.8, color=COLOURS[i]
         )
     axes.set(xlabel="found − true position (Å)", ylabel="atoms")
-    axes.legend(fontsize=9)
+    axes.legend(fontsize="small")
     return figure
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ..io import Store, newest, read_atoms
-from ..io.groups import CALIBRATED, VALIDATION
+from ..io.groups import ATOMS, CALIBRATED, VALIDATION
 from ..metrics import Comparison, compare_atoms
 from .atoms import (
     draw_atom_refinement,
@@ -43,6 +43,7 @@ from .tilts import (
     draw_shifts,
 )
 from .validation import draw_validation
+from .windows import draw_r_map, draw_windows
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a report is made of: the groups of a store, and its comparison with the truth."""
+    """What a report is made of: the groups of a store, and its comparison with the truth.
+
+    `atoms` and `truth` are those inside the field where they are compared; `models` are all atoms by the name of the
+    model, the store's own "", and `order` what their analyses found. `asked` are keywords of stages by their group.
+    """
 
     title: str
     series: xr.Dataset | None
@@ -69,6 +74,9 @@ class Findings:
     refined: xr.Dataset | None = None
     validation: xr.Dataset | None = None
     order: Mapping[str, Mapping[str, xr.Dataset]] = dataclasses.field(default_factory=dict)
+    models: Mapping[str, xr.Dataset] = dataclasses.field(default_factory=dict)
+    windows: xr.Dataset | None = None
+    asked: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def find(
@@ -81,10 +89,11 @@ def find(
         for group in (
             *(f"tilt_series/{step}" for step in ("raw", "preprocessed", "aligned", "refined")),
             "volume",
-            newest("atoms", store),
+            newest(ATOMS, store),
             "truth",
         )
     )
+    models = {"": atoms} if atoms is not None else _models_of(store)
     if truth is None:
         truth = stored_truth
     elif not isinstance(truth, xr.Dataset):
@@ -93,8 +102,7 @@ def find(
     if truth is not None and series is not None and atoms is not None:
         truth, atoms = in_field(truth, series), in_field(atoms, series)
         comparison = compare_atoms(atoms, truth, tolerance=tolerance)
-    validation = store.read(VALIDATION) if newest("atoms", store) == CALIBRATED and VALIDATION in groups else None
-    order = _order_of(store)
+    validation = store.read(VALIDATION) if newest(ATOMS, store) == CALIBRATED and VALIDATION in groups else None
     return Findings(
         title or store.path.stem,
         series,
@@ -106,8 +114,23 @@ def find(
         preprocessed,
         refined,
         validation,
-        order,
+        _order_of(store),
+        models,
+        _windows_of(store),
+        {group: store.notes(group).get("asked", {}).get("keywords", {}) for group in groups},
     )
+
+
+def _models_of(store: Store) -> dict[str, xr.Dataset]:
+    """Atoms of each of several models."""
+    names = [group.rpartition("/")[0] for group in store.groups() if group.endswith(f"/{ATOMS}")]
+    return {name: store.read(f"{name}/{ATOMS}") for name in names}
+
+
+def _windows_of(store: Store) -> xr.Dataset | None:
+    """The windows of the last pass of a scan."""
+    passes = [group for group in store.groups() if group.startswith("scan/windows_")]
+    return store.read(max(passes, key=lambda group: int(group.rpartition("_")[2]))) if passes else None
 
 
 def _order_of(store: Store) -> dict[str, dict[str, xr.Dataset]]:
@@ -132,8 +155,11 @@ def summary(findings: Findings) -> dict[str, str]:
     """Give the numbers that the report begins with: label and value with unit."""
     numbers: dict[str, str] = {}
     if findings.atoms is not None:
-        numbers["atoms found in the field"] = f"{findings.atoms.sizes['atom']:,}"
+        where = "atoms" if findings.comparison is None else "atoms found in the field"
+        numbers[where] = f"{findings.atoms.sizes['atom']:,}"
         numbers |= _atom_numbers(findings.atoms)
+    else:
+        numbers |= {f"atoms of {name}": f"{atoms.sizes['atom']:,}" for name, atoms in findings.models.items()}
     if findings.comparison is not None:
         c = findings.comparison
         numbers |= {
@@ -264,7 +290,7 @@ def pictures(findings: Findings) -> list[Picture]:
         text = "Distance of found from true atoms along each axis; the beam is along z where nothing is tilted."
         add("deviations", text, draw_deviations, atoms, truth, findings.comparison.pairs)
     for model, order in findings.order.items():
-        for name, caption, draw, arguments in order_pictures(order, atoms):
+        for name, caption, draw, arguments in order_pictures(order, findings.models.get(model)):
             prefix = f"{model}_" if model else ""
             add(f"{prefix}{name}", f"{model}: {caption}" if model else caption, draw, *arguments)
     if len(findings.order) > 1:
@@ -273,12 +299,17 @@ def pictures(findings: Findings) -> list[Picture]:
     if volume is not None and series is not None and "r_factor" in volume:
         text = "R-factor: sum of |calculated − measured| over sum of |measured|, over measured pixels."
         add("r_factors", text, draw_r_factors, volume, series)
+        if volume.sizes["iteration"] > 1:
+            add("r_map", "R-factor of every tilt at every iteration.", draw_r_map, volume, series)
     if volume is not None and series is not None:
         text = "A measured projection, that of the volume, and the difference."
         add("reprojection", text, draw_reprojection, series, volume)
     if volume is not None and "height" in volume and "thickness" in volume:
         text = "Height of the film's middle and local thickness; the dashed frame is the measured field."
         add("film_maps", text, draw_film_maps, volume, field=field)
+    if volume is not None and "disagreement" in volume and findings.windows is not None:
+        text = "Columns that each window keeps; gray: seams, where windows are blended; dashed: the measured field."
+        add("windows", text, draw_windows, volume, findings.windows, field=field)
     if volume is not None and "disagreement" in volume:
         text = "Relative difference of overlapping windows where they are blended; blank where there is one window."
         add("disagreement", text, draw_disagreement, volume, field=field)

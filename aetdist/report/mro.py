@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
-from .style import COLOURS, WIDTH, add_scale_bar, axes_colour, picture
+from .style import COLOURS, WIDTH, add_scale_bar, axes_colour, picture, points
 
 KINDS = ("fcc", "hcp", "bcc", "sc", "icosahedron")
 """Lattices in the order of the paper; each keeps its colour in every picture."""
-_COLOUR = dict(zip(KINDS, COLOURS, strict=False))
+LATTICE_COLOURS = dict(zip(KINDS, COLOURS, strict=False))
 
 
 @picture
@@ -36,27 +37,32 @@ def draw_mro_sizes(mro: xr.Dataset, significance: xr.Dataset | None = None) -> F
     InputError
         If there are no clusters.
     """
-    kinds = _kinds(mro)
-    largest = int(mro["size"].max())
-    smallest = int(mro["size"].min())
-    sizes = np.arange(smallest, largest + 1)
-    figure = Figure(figsize=(WIDTH, 1.15 * len(kinds) + 0.8), layout="constrained")
-    for axes, kind in zip(figure.subplots(len(kinds), 1, sharex=True, squeeze=False).ravel(), kinds, strict=True):
+    n = len(kinds_of(mro))
+    figure = Figure(figsize=(WIDTH, 1.15 * n + 0.8), layout="constrained")
+    plot_sizes(list(figure.subplots(n, 1, sharex=True, squeeze=False).ravel()), mro, significance)
+    return figure
+
+
+def plot_sizes(rows: list[Axes], mro: xr.Dataset, significance: xr.Dataset | None = None) -> None:
+    """What `draw_mro_sizes` draws, on axes: one for each lattice."""
+    sizes = np.arange(int(mro["size"].min()), int(mro["size"].max()) + 1)
+    smallest = sizes[0]
+    for axes, kind in zip(rows, kinds_of(mro), strict=True):
         of_kind = mro["size"].values[mro["mro_type"].values == kind]
         counts = np.bincount(of_kind - smallest, minlength=len(sizes))
-        axes.bar(sizes, counts, 0.8, color=_COLOUR[kind])
+        axes.bar(sizes, counts, 0.8, color=LATTICE_COLOURS[kind])
         if significance is not None and kind in significance["mro_type"]:
-            chance = significance.sel(mro_type=kind).reindex(size=sizes, fill_value=0.0)
+            chance = significance.sel(mro_type=kind)
+            chance = chance.isel(size=np.flatnonzero(chance["expected"].values > 0))
             axes.errorbar(
-                sizes, chance["expected"], yerr=chance["spread"], fmt="_", color="grey", capsize=3, markersize=12,
-                linewidth=1.6,
+                chance["size"], chance["expected"], yerr=chance["spread"], fmt="_", color="grey", capsize=points(0.3),
+                markersize=points(1.2), linewidth=points(0.16),
             )  # fmt: skip
-        axes.set_title(f"{kind}: {len(of_kind)} clusters, {of_kind.sum()} centres", fontsize=9)
+        axes.set_title(f"{kind}: {len(of_kind)} clusters, {of_kind.sum()} centres", fontsize="small")
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.set_ylabel("clusters")
-    axes.set_xlabel("centres of a cluster" + (" (grey: by chance)" if significance is not None else ""))
+    axes.set_xlabel("centres of a cluster" + ("; grey: chance" if significance is not None else ""))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
 
 
 @picture
@@ -72,7 +78,7 @@ def draw_mro_map(atoms: xr.Dataset, mro: xr.Dataset) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    kinds = _kinds(mro)
+    kinds = kinds_of(mro)
     position = np.asarray(atoms["position"].values, dtype=np.float64)
     spans = np.maximum(np.ptp(position, axis=0), 1.0)
     scale = (WIDTH - 0.7) / spans[0]
@@ -82,10 +88,10 @@ def draw_mro_map(atoms: xr.Dataset, mro: xr.Dataset) -> Figure:
         axes.scatter(position[:, 0], position[:, up], s=0.3, color="grey", alpha=0.25, linewidths=0, rasterized=True)
         for i, kind in enumerate(mro["mro_type"].values.tolist()):
             members = np.flatnonzero(mro["mro_label"].values == i)
-            for a, b in _bonds(mro, members):
-                axes.plot(position[[a, b], 0], position[[a, b], up], color=_COLOUR[kind], linewidth=0.9)
+            for a, b in lattice_bonds(mro, members):
+                axes.plot(position[[a, b], 0], position[[a, b], up], color=LATTICE_COLOURS[kind], linewidth=0.9)
             axes.scatter(
-                position[members, 0], position[members, up], s=9, color=_COLOUR[kind], edgecolors=axes_colour(),
+                position[members, 0], position[members, up], s=9, color=LATTICE_COLOURS[kind], edgecolors=axes_colour(),
                 linewidths=0.3, zorder=3,
             )  # fmt: skip
         axes.set_aspect("equal")
@@ -93,7 +99,7 @@ def draw_mro_map(atoms: xr.Dataset, mro: xr.Dataset) -> Figure:
     front.set_xlabel("x (Å)")
     top.set_title(f"{mro.sizes['mro']} clusters, from above")
     front.set_title("from the front")
-    figure.legend(handles=_marks(kinds), loc="outside lower right", ncols=len(kinds), fontsize=9)
+    figure.legend(handles=_marks(kinds), loc="outside lower right", ncols=len(kinds), fontsize="small")
     return figure
 
 
@@ -111,7 +117,7 @@ def draw_largest_mros(atoms: xr.Dataset, mro: xr.Dataset) -> Figure:
     matplotlib.figure.Figure
         Full marks: centres; rings: their sites.
     """
-    kinds = _kinds(mro)
+    kinds = kinds_of(mro)
     position = np.asarray(atoms["position"].values, dtype=np.float64)
     rows = -(-len(kinds) // 2)
     figure = Figure(figsize=(WIDTH, 2.5 * rows + 0.2), layout="compressed")
@@ -124,21 +130,29 @@ def draw_largest_mros(atoms: xr.Dataset, mro: xr.Dataset) -> Figure:
         local = (position[members] - mro["shift"].values[i]) @ rotation  # the lattice's own axes
         site = scale * mro["site"].values[members]
         # A little off the axis, so that no row of sites hides behind another.
-        view = _turned(13.0, 8.0)
+        view = turned(13.0, 8.0)
         local, site = (local - site.mean(axis=0)) @ view.T, (site - site.mean(axis=0)) @ view.T
         where = {int(m): n for n, m in enumerate(members)}
-        for a, b in _bonds(mro, members):
+        for a, b in lattice_bonds(mro, members):
             ends = [where[a], where[b]]
             axes.plot(site[ends, 0], site[ends, 1], color="grey", linewidth=0.8, zorder=1)
         axes.scatter(site[:, 0], site[:, 1], s=60, facecolors="none", edgecolors="grey", linewidths=0.9, zorder=2)
         axes.scatter(
-            local[:, 0], local[:, 1], s=28, color=_COLOUR[kind], edgecolors=axes_colour(), linewidths=0.4, zorder=3
+            local[:, 0],
+            local[:, 1],
+            s=28,
+            color=LATTICE_COLOURS[kind],
+            edgecolors=axes_colour(),
+            linewidths=0.4,
+            zorder=3,
         )
         axes.set_aspect("equal")
-        axes.margins(0.12)
+        middle = 0.5 * (local.min(axis=0) + local.max(axis=0))
+        half = 0.5 * float(np.ptp(local[:, :2], axis=0).max()) + 2.0
+        axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
         axes.axis("off")
-        axes.set_title(f"{kind}, {len(members)} centres\nrms {float(mro['rms'][i]):.2f} Å", fontsize=9)
-        add_scale_bar(axes)
+        axes.set_title(f"{kind}, {len(members)} centres\nrms {float(mro['rms'][i]):.2f} Å", fontsize="small")
+        add_scale_bar(axes, below=0.12)
     for axes in cells[len(kinds) :]:
         axes.axis("off")
     return figure
@@ -157,34 +171,55 @@ def draw_mro_measures(mro: xr.Dataset, sizes: xr.Dataset, distances: xr.Dataset)
     -------
     matplotlib.figure.Figure
     """
-    kinds = _kinds(mro)
     figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     grid = figure.add_gridspec(2, 2)
-    for column, (name, factor, unit) in enumerate((("length", 0.1, "nm"), ("volume", 1e-3, "nm³"))):
-        axes = figure.add_subplot(grid[0, column])
-        for place, kind in enumerate(kinds):
-            values = factor * sizes[name].values[mro["mro_type"].values == kind]
-            spread = np.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else np.zeros(len(values))
-            axes.scatter(place + spread, np.sort(values), s=5, color=_COLOUR[kind], linewidths=0)
-            axes.errorbar(place, values.mean(), yerr=values.std(), fmt="_", color="grey", capsize=3, markersize=14)
-            axes.annotate(f"{values.mean():.2f}", (place, values.max()), xytext=(0, 4), textcoords="offset points",
-                          ha="center", fontsize=8)  # fmt: skip
-        axes.set_xticks(range(len(kinds)), kinds)
-        axes.margins(y=0.15)
-        axes.set(ylabel=f"{name} ({unit})")
-    axes = figure.add_subplot(grid[1, :])
-    for place, kind in enumerate(k for k in kinds if k in distances["mro_type"]):
-        curve = distances.sel(mro_type=kind)
-        axes.plot(curve["r"], curve["g"] + 1.1 * place, color=_COLOUR[kind])
-        axes.annotate(
-            f"{kind}  {float(curve['first_peak']):.2f} Å", (float(curve["r"][-1]), 1.1 * place), ha="right", fontsize=9,
-            xytext=(0, 22), textcoords="offset points", color=_COLOUR[kind],
-        )  # fmt: skip
-    axes.set(xlabel="r (Å)", ylabel="g(r) of centres (shifted)", yticks=[], xlim=(2.5, None))
+    for column, name in enumerate(("length", "volume")):
+        plot_measure(figure.add_subplot(grid[0, column]), mro, sizes[name].values, name)
+    plot_centre_distances(figure.add_subplot(grid[1, :]), distances)
     return figure
 
 
-def _kinds(mro: xr.Dataset) -> list[str]:
+def plot_measure(axes: Axes, mro: xr.Dataset, values: np.ndarray, name: str) -> None:
+    """Every cluster's "length" (values in Angstrom) or "volume" (Angstrom^3) by lattice; mean and deviation in grey."""
+    kinds = kinds_of(mro)
+    factor, unit = {"length": (0.1, "nm"), "volume": (1e-3, "nm³")}[name]
+    for place, kind in enumerate(kinds):
+        of_kind = factor * values[mro["mro_type"].values == kind]
+        spread = np.linspace(-0.25, 0.25, len(of_kind)) if len(of_kind) > 1 else np.zeros(len(of_kind))
+        axes.scatter(
+            place + spread, np.sort(of_kind), s=points(0.05) * points(1.0), color=LATTICE_COLOURS[kind], linewidths=0
+        )
+        axes.errorbar(
+            place,
+            of_kind.mean(),
+            yerr=of_kind.std(),
+            fmt="_",
+            color="grey",
+            capsize=points(0.3),
+            markersize=points(1.4),
+        )
+        axes.annotate(
+            f"{of_kind.mean():.2f}", (place, of_kind.max()), xytext=(0, points(0.4)), textcoords="offset points",
+            ha="center", fontsize="small",
+        )  # fmt: skip
+    axes.set_xticks(range(len(kinds)), kinds)
+    axes.margins(y=0.15)
+    axes.set(xlabel="lattice", ylabel=f"{name} ({unit})")
+
+
+def plot_centre_distances(axes: Axes, distances: xr.Dataset) -> None:
+    """Partial g(r) of the centres in clusters of each lattice, one above the other, with their first peaks."""
+    for place, kind in enumerate(kind for kind in KINDS if kind in distances["mro_type"]):
+        curve, colour = distances.sel(mro_type=kind), LATTICE_COLOURS[kind]
+        axes.plot(curve["r"], curve["g"] + 1.1 * place, color=colour)
+        axes.annotate(
+            f"{kind}  {float(curve['first_peak']):.2f} Å", (float(curve["r"][-1]), 1.1 * place + 0.45), ha="right",
+            fontsize="small", color=colour,
+        )  # fmt: skip
+    axes.set(xlabel="r (Å)", ylabel="g(r) of centres (shifted)", yticks=[], xlim=(2.5, float(distances["r"][-1])))
+
+
+def kinds_of(mro: xr.Dataset) -> list[str]:
     """The lattices that there are, in the order of the paper."""
     kinds = [kind for kind in KINDS if kind in mro["mro_type"].values]
     if not kinds:
@@ -192,7 +227,7 @@ def _kinds(mro: xr.Dataset) -> list[str]:
     return kinds
 
 
-def _bonds(mro: xr.Dataset, members: np.ndarray) -> list[tuple[int, int]]:
+def lattice_bonds(mro: xr.Dataset, members: np.ndarray) -> list[tuple[int, int]]:
     """Pairs of a cluster's centres on nearest sites."""
     site = mro["site"].values[members]
     apart = np.linalg.norm(site[:, None] - site, axis=2)
@@ -200,11 +235,11 @@ def _bonds(mro: xr.Dataset, members: np.ndarray) -> list[tuple[int, int]]:
     return [(int(members[i]), int(members[j])) for i, j in np.argwhere(np.triu(apart < near, 1))]
 
 
-def _turned(about_y: float, about_x: float) -> np.ndarray:
+def turned(about_y: float, about_x: float) -> np.ndarray:
     """Rotation by angles in degrees."""
     (cy, cx), (sy, sx) = np.cos(np.deg2rad([about_y, about_x])), np.sin(np.deg2rad([about_y, about_x]))
     return np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]]) @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
 
 
 def _marks(kinds: list[str]) -> list[Line2D]:
-    return [Line2D([], [], marker="o", color=_COLOUR[k], markersize=4, label=k) for k in kinds]
+    return [Line2D([], [], marker="o", color=LATTICE_COLOURS[k], markersize=4, label=k) for k in kinds]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ..errors import InputError
 from .bonds import draw_interface, draw_nuclei, draw_order_histogram, draw_order_map
 from .mro import draw_largest_mros, draw_mro_map, draw_mro_measures, draw_mro_sizes
-from .style import COLOURS, WIDTH, picture
+from .style import COLOURS, WIDTH, picture, points
 from .voronoi import draw_chemical_order, draw_voronoi_indices
 
 
@@ -31,13 +31,19 @@ def draw_pair_distribution(distribution: xr.Dataset, disordered: xr.Dataset | No
     matplotlib.figure.Figure
     """
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
-    axes = figure.add_subplot()
+    plot_pair_distribution(figure.add_subplot(), distribution, disordered)
+    return figure
+
+
+def plot_pair_distribution(axes: Axes, distribution: xr.Dataset, disordered: xr.Dataset | None = None) -> None:
+    """What `draw_pair_distribution` draws, on axes."""
     curves = {"all atoms": distribution} | ({} if disordered is None else {"disordered atoms": disordered})
     for (label, curve), colour in zip(curves.items(), COLOURS, strict=False):
         _band(axes, curve["r"].values, curve["g"].values, curve["g_error"].values, colour, label)
-    _finish_g(axes, distribution)
-    axes.legend(fontsize=9)
-    return figure
+    axes.axhline(1.0, color="gray", linewidth=0.8, zorder=0)
+    axes.set(xlabel="r (Å)", ylabel="g(r)", xlim=(1.5, float(distribution["r"][-1])))
+    axes.set_ylim(0, None)
+    axes.legend(fontsize="small")
 
 
 @picture
@@ -72,13 +78,13 @@ def draw_partial_distributions(distribution: xr.Dataset, names: Mapping[int, str
         values, error = part["partial_g"].values, part["partial_g_error"].values
         _band(axes, distribution["r"].values, values, error, COLOURS[k % len(COLOURS)])
         axes.axhline(1.0, color="gray", linewidth=0.8, zorder=0)
-        axes.set_title(_pair_name(pair, names), fontsize=9)
+        axes.set_title(pair_name(pair, names), fontsize="small")
         axes.set_xlim(1.5, min(12.0, float(distribution["r"][-1])))
         axes.set_ylim(0, None)
     for axes in cells[len(pairs) :]:
         axes.set_visible(False)
-    figure.supxlabel("r (Å)", fontsize=10)
-    figure.supylabel("g(r)", fontsize=10)
+    figure.supxlabel("r (Å)")
+    figure.supylabel("g(r)")
     return figure
 
 
@@ -119,7 +125,13 @@ def draw_comparison(models: Mapping[str, Mapping[str, xr.Dataset]]) -> Figure:
     matplotlib.figure.Figure
     """
     figure = Figure(figsize=(WIDTH, 7.0), layout="constrained")
-    top, middle, bottom = figure.subplots(3, 1)
+    plot_comparison(figure.subplots(3, 1), models)
+    return figure
+
+
+def plot_comparison(rows: Sequence[Axes], models: Mapping[str, Mapping[str, xr.Dataset]]) -> None:
+    """What `draw_comparison` draws, on three axes."""
+    top, middle, bottom = rows
     bins = np.linspace(0.0, 1.5, 76)
     for k, (name, found) in enumerate(models.items()):
         colour = COLOURS[k % len(COLOURS)]
@@ -133,24 +145,17 @@ def draw_comparison(models: Mapping[str, Mapping[str, xr.Dataset]]) -> Figure:
     top.set(xlabel="r (Å)", ylabel="g(r), shifted by 1", xlim=(1.5, float(distribution["r"][-1])))
     middle.set(xlabel="q (1/Å)", ylabel="S(q), shifted by 1", xlim=(0.5, float(distribution["q"][-1])))
     bottom.axvline(0.5, color="gray", linewidth=0.8)
-    bottom.set(xlabel="bond order", ylabel="% of the atoms", xlim=(0, 1.5))
-    top.legend(fontsize=9)
-    return figure
+    bottom.set(xlabel="normalised bond order", ylabel="% of the atoms", xlim=(0, 1.5))
+    top.legend(fontsize="small")
 
 
 def _band(axes: Axes, x: np.ndarray, y: np.ndarray, error: np.ndarray, colour: str, label: str | None = None) -> None:
     """Draw a curve in a band of one standard deviation."""
     axes.fill_between(x, y - error, y + error, color=colour, alpha=0.25, linewidth=0)
-    axes.plot(x, y, color=colour, label=label, linewidth=1.3)
+    axes.plot(x, y, color=colour, label=label, linewidth=points(0.13))
 
 
-def _finish_g(axes: Axes, distribution: xr.Dataset) -> None:
-    axes.axhline(1.0, color="gray", linewidth=0.8, zorder=0)
-    axes.set(xlabel="r (Å)", ylabel="g(r)", xlim=(1.5, float(distribution["r"][-1])))
-    axes.set_ylim(0, None)
-
-
-def _pair_name(pair: str, names: Mapping[int, str] | None) -> str:
+def pair_name(pair: str, names: Mapping[int, str] | None) -> str:
     """Pair of types, by their elements where these are known."""
     return "–".join((names or {}).get(int(number), number) for number in pair.split("-"))
 

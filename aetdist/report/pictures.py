@@ -45,7 +45,7 @@ def draw_slices(
     -------
     matplotlib.figure.Figure
     """
-    density = _around(volume["density"], field)
+    density = view_of(volume["density"], field)
     point = dict(zip("xyz", middle_of(volume) if at is None else at, strict=True))
     cuts = {axis: density.sel({axis: point[axis]}, method="nearest").load() for axis in "zyx"}
     top = max(float(np.quantile(cut, 0.999)) for cut in cuts.values())
@@ -55,7 +55,7 @@ def draw_slices(
         cut = cuts[gone]
         box = extent(cut[across].values, cut[up].values)
         axes.imshow(cut.transpose(up, across), extent=box, cmap="gray", vmin=0, vmax=top or 1)
-        axes.set_title(f"{gone} = {float(cut[gone]):.0f} Å", fontsize=9)
+        axes.set_title(f"{gone} = {float(cut[gone]):.0f} Å", fontsize="small")
     add_scale_bar(views["z"])
     return figure
 
@@ -106,7 +106,7 @@ def draw_atoms_on_slice(
         axes.scatter(*true, s=0.4 * size, marker="+", color=COLOURS[4], linewidths=1.0, label="true")
     axes.set(xlabel="x (Å)", ylabel="y (Å)", title=f"z = {middle:.1f} ± {thickness / 2:.1f} Å")
     add_scale_bar(axes)
-    figure.legend(loc="outside lower right", ncols=2, fontsize=9)
+    figure.legend(loc="outside lower right", ncols=2, fontsize="small")
     return figure
 
 
@@ -157,7 +157,7 @@ def draw_reprojection(series: xr.Dataset, volume: xr.Dataset, *, tilt: int | Non
             vmax=0.5 * top if signed else top,
         )
         axes.set(title=title, xlabel="x (Å)", ylabel="y (Å)")
-        figure.colorbar(drawn, ax=axes, shrink=0.8, aspect=15)
+        figure.colorbar(drawn, ax=axes, label="intensity", shrink=0.8, aspect=15)
     for axes in cells[3:]:
         signal = np.abs(measured[mask]).sum()
         share = np.abs(calculated - measured)[mask].sum() / signal if signal > 0 else np.nan
@@ -202,7 +202,7 @@ def draw_film_maps(volume: xr.Dataset, *, field: Field | None = None) -> Figure:
     """
     if "height" not in volume or "thickness" not in volume:
         raise InputError("This volume holds no maps of height and thickness; scan makes them.")
-    maps = {name: _around(volume[name], field, "map_") for name in ("height", "thickness")}
+    maps = {name: view_of(volume[name], field, "map_") for name in ("height", "thickness")}
     x, y = maps["height"]["map_x"].values, maps["height"]["map_y"].values
     size = _fitted(x, y)
     figure = Figure(figsize=(WIDTH, 2 * size[1]), layout="compressed")
@@ -211,7 +211,7 @@ def draw_film_maps(volume: xr.Dataset, *, field: Field | None = None) -> Figure:
         ("cividis", "viridis"), strict=True,
     ):  # fmt: skip
         values = maps[name].where(maps["thickness"] > 0)
-        norm = _robust(_around(values, field, "map_", 0.0).values)
+        norm = _robust(view_of(values, field, "map_", 0.0).values)
         drawn = axes.imshow(values, extent=extent(x, y), cmap=colours, norm=norm)
         axes.set(xlabel="x (Å)", ylabel="y (Å)", title=title)
         _frame(axes, field)
@@ -236,7 +236,7 @@ def draw_disagreement(volume: xr.Dataset, *, field: Field | None = None) -> Figu
     """
     if "disagreement" not in volume:
         raise InputError("This volume holds no map of disagreement; scan makes it.")
-    disagreement = _around(volume["disagreement"], field)
+    disagreement = view_of(volume["disagreement"], field)
     values = disagreement.values.astype(np.float64)
     x, y = disagreement["x"].values, disagreement["y"].values
     figure = Figure(figsize=_fitted(x, y), layout="compressed")
@@ -303,7 +303,7 @@ def draw_atoms(atoms: xr.Dataset, *, by: str | None = None) -> Figure:
             Line2D([], [], marker="o", linestyle="", color=COLOURS[i % len(COLOURS)], label=str(kind))
             for i, kind in enumerate(np.unique(atoms[by].values))
         ]
-        figure.legend(handles=handles, title=by, loc="outside lower right", ncols=len(handles), fontsize=9)
+        figure.legend(handles=handles, title=by, loc="outside lower right", ncols=len(handles), fontsize="small")
     return figure
 
 
@@ -322,7 +322,7 @@ def middle_of(volume: xr.Dataset) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _around(array: xr.DataArray, field: Field | None, prefix: str = "", share: float = 0.15) -> xr.DataArray:
+def view_of(array: xr.DataArray, field: Field | None, prefix: str = "", share: float = 0.15) -> xr.DataArray:
     """The part of an image or a volume over the field, and `share` of its size beyond it."""
     if field is None:
         return array
@@ -366,3 +366,7 @@ def _frame(axes: Axes, field: Field | None) -> None:
         frame = Rectangle((left, bottom), right - left, top - bottom, fill=False, linestyle="--", edgecolor="white")
         frame.set_path_effects([withStroke(linewidth=3, foreground="#404040")])
         axes.add_patch(frame)
+        axes.annotate(
+            "measured field", (left, top), xytext=(4, -4), textcoords="offset points", fontsize="small", color="white",
+            ha="left", va="top", bbox={"facecolor": "#404040", "edgecolor": "none", "pad": 1.5},
+        )  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -37,40 +38,51 @@ def picture(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     def themed(*arguments: Any, theme: Theme = "light", **options: Any) -> Figure:
         if theme not in _INK:
             raise InputError(f"theme came as {theme!r}; needed is 'light' or 'dark'.")
-        paper, ink, grid = _INK[theme]
-        settings: Any = {
-            "font.size": 10.0,
-            "font.family": "DejaVu Sans",
-            "axes.titlesize": 10.0,
-            "axes.titlelocation": "left",
-            "axes.labelsize": 10.0,
-            "axes.facecolor": paper,
-            "axes.edgecolor": ink,
-            "axes.labelcolor": ink,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.prop_cycle": cycler(color=COLOURS),
-            "axes.grid": False,
-            "figure.facecolor": paper,
-            "savefig.facecolor": paper,
-            "figure.dpi": 100.0,
-            "text.color": ink,
-            "xtick.color": ink,
-            "ytick.color": ink,
-            "grid.color": grid,
-            "legend.frameon": False,
-            "lines.linewidth": 1.6,
-            "image.origin": "lower",
-            "image.interpolation": "nearest",
-        }
-        with _lock, mpl.rc_context(settings):
-            figure = draw(*arguments, **options)
-            FigureCanvasAgg(figure)
-            for axes in figure.axes:  # ticks are made only while drawing, when the settings are gone
-                axes.tick_params(colors=ink)
-            return figure
+        return drawn_with(settings_of(theme), lambda: draw(*arguments, **options), colors=_INK[theme][1])
 
     return themed
+
+
+def settings_of(theme: Theme) -> dict[str, Any]:
+    """Settings of matplotlib for a theme."""
+    paper, ink, grid = _INK[theme]
+    return {
+        "font.size": 10.0,
+        "font.family": "DejaVu Sans",
+        "axes.titlesize": "medium",
+        "axes.titlelocation": "left",
+        "axes.labelsize": "medium",
+        "figure.labelsize": "medium",
+        "axes.facecolor": paper,
+        "axes.edgecolor": ink,
+        "axes.labelcolor": ink,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.prop_cycle": cycler(color=COLOURS),
+        "axes.grid": False,
+        "figure.facecolor": paper,
+        "savefig.facecolor": paper,
+        "figure.dpi": 100.0,
+        "text.color": ink,
+        "xtick.color": ink,
+        "ytick.color": ink,
+        "grid.color": grid,
+        "legend.frameon": False,
+        "legend.fontsize": "small",
+        "lines.linewidth": 1.6,
+        "image.origin": "lower",
+        "image.interpolation": "nearest",
+    }
+
+
+def drawn_with(settings: Any, draw: Callable[[], Figure], **ticks: Any) -> Figure:
+    """Draw under settings of matplotlib; `ticks` are said again, as ticks are made when the settings are gone."""
+    with _lock, mpl.rc_context(settings):
+        figure = draw()
+        FigureCanvasAgg(figure)
+        for axes in figure.axes:
+            axes.tick_params(**ticks)
+        return figure
 
 
 def png(figure: Figure, *, dpi: int = 140) -> bytes:
@@ -78,13 +90,22 @@ def png(figure: Figure, *, dpi: int = 140) -> bytes:
     return _drawn(figure, "png", dpi)
 
 
-def data_uri(image: bytes) -> str:
-    """Write an address that holds a whole PNG."""
-    return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
+def data_uri(image: bytes, kind: str = "png") -> str:
+    """Write an address that holds a whole image."""
+    return f"data:image/{kind};base64," + base64.b64encode(image).decode("ascii")
 
 
-def save_picture(figure: Figure, path: str | Path, *, dpi: int = 200) -> Path:
-    """Write a figure as PNG, SVG or PDF, by the end of its name.
+def save_picture(figure: Figure, path: str | Path, *, dpi: int = 200, exact: bool = False) -> Path:
+    """Write a figure as PNG, SVG or PDF, by the end of its name; text stays text.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    path : str or Path
+    dpi : int
+        Dots per inch of images.
+    exact : bool
+        Keep the size of the figure; otherwise it is cut to what is drawn.
 
     Raises
     ------
@@ -95,22 +116,22 @@ def save_picture(figure: Figure, path: str | Path, *, dpi: int = 200) -> Path:
     form = path.suffix.lower().lstrip(".")
     if form not in ("png", "svg", "pdf"):
         raise InputError(f"{path.name} ends in {path.suffix!r}; a picture is written as .png, .svg or .pdf.")
-    path.write_bytes(_drawn(figure, form, dpi))
+    path.write_bytes(_drawn(figure, form, dpi, exact))
     return path
 
 
-def _drawn(figure: Figure, form: str, dpi: int) -> bytes:
+def _drawn(figure: Figure, form: str, dpi: int, exact: bool = False) -> bytes:
     buffer = io.BytesIO()
     # No date in the file: the same numbers give the same picture.
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
-    with _lock, mpl.rc_context({"svg.hashsalt": "aetdist"}):
+    with _lock, mpl.rc_context({"svg.hashsalt": "aetdist", "svg.fonttype": "none", "pdf.fonttype": 42}):
         figure.savefig(
             buffer,
             format=form,
             dpi=dpi,
             facecolor=figure.get_facecolor(),
             metadata=undated,
-            bbox_inches="tight",
+            bbox_inches=None if exact else "tight",
             pad_inches=0.05,
         )
     return buffer.getvalue()
@@ -155,9 +176,20 @@ VIEWS = {"z": ("x", "y"), "y": ("x", "z"), "x": ("z", "y")}
 """Axes across and up of the view along each axis."""
 
 
+def points(of_text: float) -> float:
+    """Size in points, as a part of that of the text; inside a drawing function."""
+    return of_text * float(mpl.rcParams["font.size"])
+
+
 def axes_colour() -> str:
     """Colour of the paper, to part what lies on top of each other; inside a drawing function."""
     return str(mpl.rcParams["axes.facecolor"])
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever is read better on a colour."""
+    red, green, blue = to_rgb(colour)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
 
 def extent(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
@@ -174,19 +206,38 @@ def bar_length(width: float) -> float:
     return float(max(f * power for f in (1.0, 2.0, 5.0) if f * power <= width / 4.0))
 
 
-def add_scale_bar(axes: Axes) -> None:
-    """Draw a bar of round length in Angstrom, white with a dark edge, in the lower left corner."""
+def add_scale_bar(axes: Axes, *, below: float = 0.0, length: float | None = None, light: bool = False) -> None:
+    """Draw a bar of round length in the lower left corner.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        In Angstrom.
+    below : float
+        Part of the height that is added below for the bar, in the colour of text; 0: it lies on the image, white with
+        a dark edge.
+    length : float, optional
+        In Angstrom; default: about a quarter of the width.
+    light : bool
+        The image is light: the bar has the colour of text.
+    """
     left, right = axes.get_xlim()
     bottom, top = axes.get_ylim()
-    length = bar_length(abs(right - left))
-    x, y = left + 0.05 * (right - left), bottom + 0.1 * (top - bottom)
+    bottom -= below * (top - bottom)
+    length = bar_length(abs(right - left)) if length is None else length
+    x, y = left + 0.05 * (right - left), bottom + (0.03 if below else 0.07) * (top - bottom)
+    size = float(mpl.rcParams["font.size"])
+    plain = bool(below) or light
+    ink = str(mpl.rcParams["text.color"]) if plain else "white"
+    edges = [] if plain else [withStroke(linewidth=0.5 * size, foreground="black")]
+    rim = [] if plain else [withStroke(linewidth=0.2 * size, foreground="black")]
     axes.plot(
-        [x, x + np.sign(right - left) * length], [y, y], color="white", linewidth=3, solid_capstyle="butt",
-        path_effects=[withStroke(linewidth=5, foreground="black")],
+        [x, x + np.sign(right - left) * length], [y, y], color=ink, linewidth=0.3 * size, solid_capstyle="butt",
+        path_effects=edges,
     )  # fmt: skip
     axes.annotate(
-        f"{length:g} Å", (x, y), xytext=(0, 4), textcoords="offset points", color="white", fontsize=9,
-        path_effects=[withStroke(linewidth=2, foreground="black")],
+        f"{length / 10:g} nm" if length >= 10 else f"{length:g} Å", (x, y), xytext=(0, 0.4 * size),
+        textcoords="offset points", color=ink, fontsize="small", path_effects=rim,
     )  # fmt: skip
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)

@@ -90,7 +90,7 @@ def draw_drift(series: xr.Dataset) -> Figure:
         axes.axhline(0, linewidth=0.8, color="gray")
     rows[1].set_xlabel("tilt angle θ (°)")
     if 1 < shift.shape[1] <= 8:
-        figure.legend(*rows[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, fontsize=8)
+        figure.legend(*rows[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, fontsize="small")
     return figure
 
 
@@ -126,7 +126,7 @@ def draw_denoising(series: xr.Dataset) -> Figure:
     axes.plot(series.attrs[f"denoise_{first}"], 1.0 - float(table.max()), "*", markersize=14, color="gray", zorder=0)
     axes.axhline(1.0 - float(series["sweep_noisy_correlation"].mean()), color="gray", linewidth=0.8)
     axes.set(xlabel=first.replace("_", " "), ylabel="1 − correlation", yscale="log")
-    axes.legend(fontsize=8, title=", ".join(others).replace("_", " "), title_fontsize=8)
+    axes.legend(fontsize="small", title=", ".join(others).replace("_", " "), title_fontsize="small")
     return figure
 
 
@@ -162,7 +162,7 @@ def draw_shifts(series: xr.Dataset) -> Figure:
         axes.plot(np.repeat(tilts[off], 2), shift[off].ravel(), "x", color=COLOURS[5], markersize=8, label="not used")
     axes.set(xlabel="tilt angle θ (°)", ylabel="shift (pixels)")
     axes.grid(axis="y")
-    axes.legend(fontsize=9)
+    axes.legend(fontsize="small")
     return figure
 
 
@@ -205,7 +205,7 @@ def draw_repeats(series: xr.Dataset) -> Figure:
     for axes in cells[1:]:
         axes.label_outer()
     said = f"correlation {float(worst['repeat_correlation']):.3f}, R {float(worst['repeat_r_factor']):.3f}"
-    cells[-1].set_title(f"difference\n{said}", fontsize=9)
+    cells[-1].set_title(f"difference\n{said}", fontsize="small")
     add_scale_bar(cells[0])
     shape = (np.ptp(y) + 1e-9) / (np.ptp(x) + 1e-9)
     figure.set_size_inches(WIDTH, 3 * WIDTH * shape + 1.2 if wide else WIDTH * shape / 3 + 1.0)
@@ -256,7 +256,7 @@ def draw_refinement(series: xr.Dataset) -> Figure:
     for axes, label in zip(rows, ("rotation (°)", "shift (pixels)", "R-factor"), strict=True):
         axes.set_ylabel(label)
         axes.grid(axis="y")
-        axes.legend(fontsize=9)
+        axes.legend(fontsize="small")
     rows[2].set(xlabel="tilt angle θ (°)")
     rows[2].set_ylim(bottom=0)
     return figure

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullLocator
 
 from ..errors import InputError
 from ..schema import VALIDATION, check
-from .style import COLOURS, WIDTH, axes_colour, picture
+from .style import COLOURS, WIDTH, axes_colour, picture, points
 
 _STYLES = ("-", "--", ":")
 
@@ -36,8 +36,8 @@ def draw_validation(result: xr.Dataset) -> Figure:
     check(result, VALIDATION)
     figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
     grid = figure.add_gridspec(3, 1, height_ratios=(1.1, 1.0, 1.0))
-    _draw_confusion(figure.add_subplot(grid[0]), result)
-    _draw_deviation(figure.add_subplot(grid[1]), result)
+    plot_confusion(figure.add_subplot(grid[0]), result)
+    plot_deviations(figure.add_subplot(grid[1]), result)
     _draw_depths(figure.add_subplot(grid[2]), result)
     return figure
 
@@ -80,7 +80,7 @@ def draw_design(table: xr.Dataset) -> Figure:
     rows[0].set_ylabel("identified (%)")
     rows[1].set_ylabel("false (%)")
     rows[2].set_ylabel("rms deviation (pm)")
-    rows[2].set_title("of identified atoms; line: x and y, dotted: z", fontsize=9)
+    rows[2].set_title("of identified atoms; line: x and y, dotted: z", fontsize="small")
     rows[1].set_ylim(0, max(1.0, 110.0 * float(table["false"].max())))
     rows[2].set_ylim(bottom=0)
     if len(dose) > 1 and dose.max() > 5 * dose.min():
@@ -90,11 +90,11 @@ def draw_design(table: xr.Dataset) -> Figure:
     rows[2].set_xlabel("dose of the whole series (electrons / Å²)")
     for axes in rows:
         axes.grid(axis="y")
-    figure.legend(loc="outside upper left", ncols=2, fontsize=9)
+    figure.legend(loc="outside upper left", ncols=2, fontsize="small")
     return figure
 
 
-def _draw_confusion(axes: Axes, result: xr.Dataset) -> None:
+def plot_confusion(axes: Axes, result: xr.Dataset) -> None:
     """True types down, found types across; the last column: missed, the last row: false."""
     k = result.sizes["true_type"]
     counts = np.zeros((k + 1, k + 1))
@@ -109,7 +109,7 @@ def _draw_confusion(axes: Axes, result: xr.Dataset) -> None:
             text = f"{int(counts[i, j]):,}"
             if i < k:
                 text += f"\n{100 * parts[i, j]:.2f} %"
-            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=9)
+            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize="small")
     axes.add_patch(_blank(k))
     names = [f"type {n}" for n in result["true_type"].values]
     axes.set_xticks(range(k + 1), [*names, "missed"])
@@ -124,16 +124,19 @@ def _blank(k: int):  # type: ignore[no-untyped-def]
     return Rectangle((k - 0.5, k - 0.5), 1, 1, facecolor=axes_colour())
 
 
-def _draw_deviation(axes: Axes, result: xr.Dataset) -> None:
+def plot_deviations(axes: Axes, result: xr.Dataset) -> None:
+    """How many atoms are how far off along each axis."""
     at = 100.0 * result["deviation_at"].values
     half = 0.5 * (at[1] - at[0])
     edges = np.append(at - half, at[-1] + half)
     for i, (axis, style) in enumerate(zip("xyz", _STYLES, strict=True)):
         rms = 100.0 * float(result["deviation_rms"].sel(component=axis))
         counts = result["deviation"].sel(component=axis).values
-        axes.stairs(counts, edges, label=f"{axis}, rms {rms:.1f} pm", linestyle=style, linewidth=1.8, color=COLOURS[i])
-    axes.set(xlabel="found − true (pm); the outermost bins hold the rest", ylabel="atoms", xlim=edges[[0, -1]])
-    axes.legend(fontsize=9)
+        axes.stairs(
+            counts, edges, label=f"{axis}, rms {rms:.1f} pm", linestyle=style, linewidth=points(0.18), color=COLOURS[i]
+        )
+    axes.set(xlabel="found − true (pm; the rest at the ends)", ylabel="atoms", xlim=edges[[0, -1]])
+    axes.legend(fontsize="small")
 
 
 def _draw_depths(axes: Axes, result: xr.Dataset) -> None:
@@ -143,9 +146,9 @@ def _draw_depths(axes: Axes, result: xr.Dataset) -> None:
     for i, (name, whole) in enumerate(shown):
         counts, n = result[f"depth_{name}"].values, np.maximum(result[f"depth_{whole}"].values, 1)
         bars = axes.bar(places + 0.28 * (i - 1), 100.0 * counts / n, width=0.26, color=COLOURS[i], label=label[name])
-        axes.bar_label(bars, [str(count) if count else "" for count in counts], fontsize=7)
+        axes.bar_label(bars, [str(count) if count else "" for count in counts], fontsize="small")
     ranges = zip(result["depth_from"].values, result["depth_to"].values, result["depth_true"].values, strict=True)
-    axes.set_xticks(places, [f"{low:g}–{high:.3g}\n{n:,}" for low, high, n in ranges], fontsize=8)
+    axes.set_xticks(places, [f"{low:g}–{high:.3g}\n{n:,}" for low, high, n in ranges], fontsize="small")
     axes.set(xlabel="Å below the surface, and true atoms there", ylabel="% of the atoms there")
     axes.margins(y=0.15)
-    axes.legend(fontsize=9)
+    axes.legend(fontsize="small")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from ..experiment import checked_keywords
 from ..io import Record, Store, begun, newest, write_blocks
 from ..io.groups import ATOMS, CALIBRATED, CLASSIFIED, REFINED, REFINED_ATOMS, TILTS, VOLUME
 from ..io.hierarchy import is_store
+from ..io.places import Place, place
 from ..progress import report
 from ..refine.inputs import beside_the_atoms
 from ..simulate import Multislice, forecast_multislice
@@ -33,14 +33,14 @@ TRUTH, CLEAN, FOUND = "truth", "tilt_series/noise_free", "found"
 _LEFT_OUT = ("edits", "exclude")
 
 
-def nested_path(run: str | Path) -> Path:
+def nested_path(run: str | Place) -> Place:
     """Where the validation of a run is computed: ``run.validation.zarr`` beside ``run.zarr``."""
-    run = Path(run).absolute()
-    return run.with_name(f"{run.stem}.validation{run.suffix}")
+    where = place(run).absolute()
+    return where.with_name(f"{where.stem}.validation{where.suffix}")
 
 
 @contextmanager
-def nested_store(run: Path) -> Iterator[Store]:
+def nested_store(run: Place) -> Iterator[Store]:
     """The store of a run's validation, made where there is none, open for writing."""
     path = nested_path(run)
     with Store.open(path, "a") if is_store(path) else Store.create(path) as store:

@@ -14,6 +14,7 @@ from .._usage import accounted
 from ..experiment import checked_keywords
 from ..io import Store, read_atoms, store_errors
 from ..io.hierarchy import is_store
+from ..io.places import local_path
 from ..report import draw_design, save_picture
 from .cases import design_experiment
 from .tables import aligned
@@ -41,7 +42,7 @@ def design(atoms_file: str | Path, output: str | Path, **keywords: Any) -> dict[
         ``csv`` and ``picture``, the files; ``text``, a table.
     """
     keywords = checked_keywords("design", keywords)
-    output = Path(output)
+    output = local_path(output)  # with its table and its picture beside it
     files = {"csv": output.with_suffix(".csv"), "picture": output.with_suffix(".png")}
     with accounted() as summary:
         atoms = read_atoms(atoms_file)

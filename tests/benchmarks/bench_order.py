@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_order.py                          # a glass of 18,356 and 76,000 atoms
     python tests/benchmarks/bench_order.py 100000 1000000 --only pairs,pair_distribution,bond_order
-    python tests/benchmarks/bench_order.py --workers 200000         # seconds by one and by two worker processes
+    python tests/benchmarks/bench_order.py --workers 200000         # by one and by two worker processes
 
 With AETDIST_DATA the glass is the middle of the published nanoparticle, repeated; else a random one. Each part runs in
 a process of its own, on one thread with OMP_NUM_THREADS=1, after a small run that compiles; medians of three. Voronoi
@@ -22,7 +22,6 @@ import argparse
 import importlib.util
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from aetdist.analysis.pair_counts import Bins, count_pairs
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_voronoi import LARGEST_PEER, glass
 from engine.measure import Memory, in_child, timed
+from engine.parallel import workers_gain
 
 CUTOFF, REACH, STEP = 3.688, 20.0, 0.1  # Angstrom
 
@@ -116,21 +116,15 @@ def measure(part: str, n_atoms: int) -> dict[str, Any]:
     return figures
 
 
-def by_workers(part: str, n_atoms: int) -> dict[str, Any]:
-    """Seconds by the clock with one worker process and with two: the median of three."""
-    from aetdist.cluster import connect
+def make_part(part: str, n_atoms: int) -> Callable[[], object]:
+    """A part with its model."""
+    atoms = model(n_atoms)
+    return lambda: PARTS[part](atoms)
 
-    atoms, seconds = model(n_atoms), {}
-    for workers in (1, 2):
-        with connect(workers=workers, memory_limit="4GiB"):
-            PARTS[part](model(40_000))
-            runs = []
-            for _ in range(3):
-                start = time.perf_counter()
-                PARTS[part](atoms)
-                runs.append(time.perf_counter() - start)
-            seconds[workers] = float(np.median(runs))
-    return {"atoms": atoms.sizes["atom"], "one": seconds[1], "two": seconds[2], "times": seconds[1] / seconds[2]}
+
+def by_workers(part: str, n_atoms: int) -> dict[str, Any]:
+    """What two worker processes gain over one, beside what two copies of the part gain; medians of five."""
+    return {"atoms": n_atoms, **workers_gain(make_part, (part, n_atoms), 5)}
 
 
 def main() -> None:

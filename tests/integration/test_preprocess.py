@@ -17,13 +17,13 @@ import pytest
 import xarray as xr
 from scipy.spatial import cKDTree
 
-from aetdist import pipeline
+from aetdist import pipeline, write_report
 from aetdist.errors import AetdistWarning, InputError
 from aetdist.geometry import rotate_tilt_axis
 from aetdist.images import resample
 from aetdist.io import Record, Store
 from aetdist.preprocess import correct_frames, preprocess_acquisition
-from aetdist.report import write_pictures, write_report
+from aetdist.report import write_pictures
 from aetdist.schema import TILT_SERIES, check
 from aetdist.simulate import nanoparticle, simulate_acquisition
 

@@ -1,13 +1,11 @@
-"""Scanning AET end to end on a small film: right, restartable, the same to the bit however it was run."""
+"""Scanning AET end to end on a small film: right, restartable, the same to the bit however it was run.
+
+What is killed, full or damaged meanwhile is in test_faults.py.
+"""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-import textwrap
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +15,13 @@ import pytest
 import aetdist as aet
 from aetdist import pipeline
 from aetdist.errors import CapacityError, InputError, StoreError
-from aetdist.io import BlockLedger, Record, Store, open_dataset, require_record
-from aetdist.reconstruct import grid, reconstruct_scan, trials
+from aetdist.io import Record, Store, require_record
+from aetdist.reconstruct import memory, reconstruct_scan, trials
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from small_film import N_WINDOWS, PASSES, SCAN, copy, density, film_series
 
 pytestmark = pytest.mark.integration
-
-SCAN = {"window": (48, 40), "overlap": 22, "thickness": 22.0, "iterations": 12, "coarse_iterations": 12}
-N_WINDOWS, PASSES = 6, 2
-
-
-def film_series(path: Path, dose: float) -> Path:
-    """A store with the tilt series of a film that is larger than the field."""
-    atoms = aet.amorphous_film((64.0, 44.0), 14.0, species=("Ta",), waviness=2.0, wavelength=60.0, seed=7)
-    angles = np.array([[0.2, t, -0.1] for t in np.linspace(-60, 60, 21)])
-    tilts = aet.simulate_tilt_series(atoms, angles, pixel_size=0.5, field=(96, 56), dose=dose, seed=8)
-    with Store.create(path) as store:
-        store.write("tilt_series/aligned", tilts, record=Record("simulate", {"seed": 8}), chunks={"tilt": 1})
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +30,11 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return film_series(tmp_path_factory.mktemp("scan") / "series.zarr", dose=2e5)
 
 
-def copy(series: Path, folder: Path) -> Path:
-    """The store again, to scan in."""
-    import shutil
-
-    return Path(shutil.copytree(series, folder / "film.zarr"))
-
-
 @pytest.fixture(scope="module")
 def scanned(series: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Scanned without a cluster, undisturbed."""
     path = copy(series, tmp_path_factory.mktemp("scanned"))
     return path, pipeline.scan(path, **SCAN)
-
-
-def density(path: Path) -> np.ndarray:
-    """The film volume."""
-    return open_dataset(path, "volume")["density"].values
 
 
 def test_reconstruct_scan__film_matches_its_projections(scanned: tuple[Path, dict[str, Any]]) -> None:
@@ -162,85 +138,6 @@ def test_reconstruct_scan__final_iterations_lower_r_and_keep_the_windows(
             np.testing.assert_array_equal(store.read("volume")[name], before.read("volume")[name])
 
 
-RUN = """
-    import sys
-    from aetdist import pipeline
-    from aetdist.cluster import connect
-    if __name__ == "__main__":
-        with connect(workers=2, memory_limit="2GiB") as client:
-            print(*client.run(__import__("os").getpid).values(), flush=True)
-            pipeline.scan(sys.argv[1], **{scan!r})
-"""
-
-
-def start(path: Path, folder: Path) -> tuple[subprocess.Popen[str], list[int]]:
-    """A scan in a process group of its own, and the pids of its workers."""
-    script = folder / "run.py"
-    script.write_text(textwrap.dedent(RUN).format(scan=SCAN))
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(path)], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    with process.stdout as lines:
-        return process, [int(pid) for pid in lines.readline().split()]
-
-
-def recorded(path: Path) -> dict[str, int]:
-    """When the block of every recorded window, of every pass, was written."""
-    written = {}
-    for number in range(1, PASSES + 1):
-        group = f"scan/windows_{number}"
-        if (path / group / "blocks/done/zarr.json").is_file():
-            for i in np.flatnonzero(BlockLedger(str(path), group).done()):
-                written[f"{group}/{i}"] = (path / group / f"density/c/{i}/0/0/0").stat().st_mtime_ns
-    return written
-
-
-def wait_for_windows(path: Path, n: int) -> None:
-    """Until `n` windows are recorded."""
-    for _ in range(2400):
-        if len(recorded(path)) >= n:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{n} windows were not finished within two minutes")
-
-
-def test_reconstruct_scan__survives_the_kill_of_a_worker(
-    series: Path, scanned: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    """kill -9 in the middle: the same film to the bit, no recorded window computed twice."""
-    path = copy(series, tmp_path)
-    process, workers = start(path, tmp_path)
-    wait_for_windows(path, 1)
-    before = recorded(path)
-    os.kill(workers[0], signal.SIGKILL)
-    assert process.wait(timeout=180) == 0
-    after = recorded(path)
-    assert len(after) == PASSES * N_WINDOWS and before.items() <= after.items()
-    np.testing.assert_array_equal(density(path), density(scanned[0]))
-
-
-def test_reconstruct_scan__survives_the_kill_of_everything(
-    series: Path, scanned: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    """The next run takes the lock over and computes only what is missing."""
-    path = copy(series, tmp_path)
-    process, workers = start(path, tmp_path)
-    wait_for_windows(path, 2)
-    os.killpg(process.pid, signal.SIGKILL)
-    for pid in workers:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    process.wait()
-    before = recorded(path)
-    summary = pipeline.scan(path, **SCAN)
-    assert summary["n_windows_computed"] == PASSES * N_WINDOWS - len(before)
-    assert before.items() <= recorded(path).items()
-    np.testing.assert_array_equal(density(path), density(scanned[0]))
-
-
 def test_reconstruct_scan__a_rule_chooses_the_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noisy images: asked in three windows, once; the film is that of so many iterations, to the bit."""
     path = film_series(tmp_path / "series.zarr", dose=2e3)
@@ -284,7 +181,9 @@ def test_reconstruct_scan__refuses_windows_that_do_not_fit(
 ) -> None:
     """Says how much it needs and which option helps: the coarse film first, then the windows."""
     with Store.open(copy(series, tmp_path), "a") as store:
-        for available, option in ((2**20, "smaller field"), (4 * 2**20, "--window")):
-            monkeypatch.setattr(grid, "available_memory", lambda available=available: available)
+        groups = store.groups()
+        for available, option in ((2**20, "smaller field"), (66 * 10**6, r"--window \d+ \d+")):
+            monkeypatch.setattr(memory, "available_memory", lambda available=available: available)
             with pytest.raises(CapacityError, match=rf"GiB.*{option}"):
                 reconstruct_scan(store, **SCAN)
+            assert store.groups() == groups and store.pending("scan/coarse") is None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from aetdist import write_report
 from aetdist.errors import InputError
 from aetdist.geometry import centred_coordinates
 from aetdist.io import Record, Store
@@ -17,7 +18,6 @@ from aetdist.report import (
     draw_sigmas,
     draw_types_on_slices,
     write_pictures,
-    write_report,
 )
 from aetdist.report.findings import find, summary
 from aetdist.schema import ATOMS, VOLUME, with_units
@@ -142,5 +142,5 @@ def test_report__is_of_the_newest_atoms(tmp_path, refined: xr.Dataset, volume: x
     names = {file.stem for file in write_pictures(tmp_path / "run.zarr", tmp_path / "pictures")}
     assert names >= {"types_on_slices", "intensities", "atom_refinement", "differences", "sigmas", "atoms"}
     page = write_report(tmp_path / "run.zarr", tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img") == len(names) and "Not drawn" not in page
+    assert page.count("data:image/png") == 2 * len(names) and "Not drawn" not in page
     assert page.index('">atoms</td>') < page.index('">atoms_refined</td>')

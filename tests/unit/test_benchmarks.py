@@ -85,13 +85,21 @@ def test_benchmark__measures_the_scan(engine: Any, client: Any, monkeypatch: pyt
     assert asked == [1, 2] and figures["n_windows"] > 2
     gains = figures["2_workers"]
     assert gains["normalised"] > 0 and gains["workers_cpu_s"] > 0
+    assert gains["weak"]["normalised"] > 0
 
 
 def test_gains__are_normalised_by_what_copies_gain(engine: Any) -> None:
     """One takes 4 s, two 2.5 s: 1.6; a copy alone 4 s, two at once 5 s: also 1.6, so nothing is lost."""
     gains = engine.parallel.gains([(4.0, 2.5, 4.0, 5.0)] * 3, 2)
     assert gains["gain"] == pytest.approx(1.6) and gains["copies_gain"] == pytest.approx(1.6)
-    assert gains["normalised"] == pytest.approx(2.0)
+    assert gains["normalised"] == pytest.approx(2.0) and gains["efficiency"] == pytest.approx(1.0)
+
+
+def test_weak_scaling__compares_windows(engine: Any) -> None:
+    """Half of the windows on one worker in 5 s, all on two in 5.5 s; two copies at once are a tenth slower than one."""
+    whole, part = {"wall_s": 5.5, "n_windows": 8}, {"wall_s": 5.0, "n_windows": 4}
+    weak = engine.parallel.weak_scaling([(whole, whole, 4.0, 4.4, part)] * 3, 2)
+    assert weak["efficiency"] == pytest.approx(10 / 11) and weak["normalised"] == pytest.approx(1.0)
 
 
 def test_benchmark__prints_the_table(figures: dict[str, Any], engine: Any, tmp_path: Path) -> None:

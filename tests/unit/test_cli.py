@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ COMMANDS = [
     "demo",
     "simulate",
     "project",
+    "report",
 ]
 
 
@@ -141,7 +143,9 @@ def test_scan__window_and_cluster(pipeline, clusters):
     assert pipeline.calls[0][2] == {"window": (131, 73), "overlap": 65, "thickness": 48.6}
     assert clusters == [(None, {"workers": 2, "memory_limit": "2GB"})]
     assert invoke(*words, "--cluster", "tcp://there:8786").exit_code == 0
-    assert clusters[1][0] == "tcp://there:8786"
+    assert clusters[1] == ("tcp://there:8786", {"store": Path("run.zarr")})
+    assert invoke(*words, "--cluster", "slurm", "--workers", 2, "--insecure").exit_code == 0
+    assert clusters[2] == ("slurm", {"workers": 2, "insecure": True, "store": Path("run.zarr")})
 
 
 def test_set__any_keyword_of_the_stage(pipeline, clusters):
@@ -151,6 +155,14 @@ def test_set__any_keyword_of_the_stage(pipeline, clusters):
     answer = invoke("trace", "run.zarr", "--set", "threshold")
     assert answer.exit_code == 2
     assert "KEY=VALUE" in answer.stderr
+
+
+def test_cluster__is_asked_for_the_store_that_a_command_makes(pipeline, clusters, tmp_path):
+    file = tmp_path / "experiment.toml"
+    file.write_text('store = "go-on.zarr"\n[trace]\n')
+    assert invoke("run", file, "--cluster", "tcp://there:1").exit_code == 0
+    assert invoke("import", "a.mrc", "-o", "new.zarr", "--cluster", "tcp://there:1").exit_code == 0
+    assert [options["store"] for _, options in clusters] == [tmp_path / "go-on.zarr", Path("new.zarr")]
 
 
 def test_run__dry_run_starts_no_cluster(pipeline, clusters):

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
+import sys
 
 import dask
 import dask.array as da
+import psutil
 import pytest
 from distributed import Client
 
 from aetdist import cluster
+from aetdist.cluster.batch import import_jobqueue
+from aetdist.cluster.local import local_workers
 from aetdist.errors import CapacityError, InputError, StoreError
 
 
@@ -31,6 +37,49 @@ def test_connect__workers_take_no_more_threads_than_they_have(local):
         assert environment == ["1", "1", "1", "passive"]
 
 
+def test_connect__local_cluster_listens_on_loopback_only(local):
+    """Scheduler, workers, nannies, and the pages of each."""
+    here = [connection for connection in psutil.Process().net_connections() if connection.status == "LISTEN"]
+    there = local.run(
+        lambda: [c.laddr.ip for c in __import__("psutil").Process().net_connections() if c.status == "LISTEN"]
+    )
+    assert len(here) >= 4 and all(there.values())
+    assert {connection.laddr.ip for connection in here} | {ip for ips in there.values() for ip in ips} == {"127.0.0.1"}
+
+
+def test_connect__file_that_is_no_scheduler_file(tmp_path):
+    file = tmp_path / "scheduler.json"
+    for text in ("{", "[]", '{"id": 1}'):
+        file.write_text(text)
+        with pytest.raises(InputError, match="no scheduler file"), cluster.connect(file):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("profile", "module", "words"),
+    [
+        ("slurm", "dask_jobqueue", r"aetdist\[hpc\]"),
+        ("slurm-runner", "dask_jobqueue", r"aetdist\[hpc\]"),
+        ("mpi", "mpi4py.MPI", "pip install dask-mpi mpi4py"),
+        ("kubernetes", "kr8s", r"aetdist\[kubernetes\]"),
+    ],
+)
+def test_connect__profile_not_installed(monkeypatch, profile, module, words):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=words), cluster.connect(profile, workers=1):
+        pass
+
+
+def test_import_jobqueue__leaves_ctrl_c_alone(monkeypatch):
+    """Its import makes Ctrl-C a silent exit; ours says how to go on."""
+    pytest.importorskip("dask_jobqueue")
+    for name in [name for name in sys.modules if name.split(".")[0] == "dask_jobqueue"]:
+        monkeypatch.delitem(sys.modules, name)
+    before = signal.getsignal(signal.SIGINT)
+    import_jobqueue("slurm")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_connect__current_client_as_it_is(local):
     with cluster.connect() as client:
         assert client is local
@@ -43,7 +92,8 @@ def test_connect__address_and_scheduler_file(local, tmp_path):
         assert client is not local
         assert client.submit(sum, (1, 2), pure=False).result() == 3
     file = tmp_path / "scheduler.json"
-    local.write_scheduler_file(str(file))
+    # Client.write_scheduler_file fails once its workers report what they measured of tasks.
+    file.write_text(json.dumps({"type": "Scheduler", "address": address}))
     with cluster.connect(file) as client:
         assert client.scheduler.address == address
 
@@ -80,6 +130,10 @@ def test_connect__nobody_answers():
         ("no/such/file.json", {}, "scheduler file"),
         ("slurm", {}, "add --workers N"),
         ("slurm", {"memory_limit": "2GB"}, "A memory limit holds for workers on this machine"),
+        ("slurm-runner", {}, "SLURM_JOB_ID, SLURM_PROCID, SLURM_NTASKS is not set here"),
+        ("tcp://there:1", {"insecure": True}, "--insecure is for profiles"),
+        (None, {"insecure": True}, "--insecure is for profiles"),
+        ("tls://there:1", {}, "asks for certificates and there are none here"),
         (None, {"workers": 0}, "at least 1"),
         (None, {"memory_limit": "plenty"}, "'plenty'"),
         (None, {"memory_limit": "12"}, "at least 100 MB"),
@@ -87,12 +141,6 @@ def test_connect__nobody_answers():
 )
 def test_connect__bad_input(name, options, words):
     with pytest.raises(InputError, match=words), cluster.connect(name, timeout=0.5, **options):
-        pass
-
-
-def test_connect__profile_not_installed(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "dask_jobqueue", None)
-    with pytest.raises(InputError, match=r"aetdist\[hpc\]"), cluster.connect("slurm", workers=1):
         pass
 
 
@@ -138,7 +186,7 @@ def test_dask_setup__worker_leaves_errors_to_the_client(local):
 
 def test_connect__new_cluster_is_closed_at_the_end(local):
     # Beside the current client: what connect started itself must be gone, the other one not.
-    with cluster._local(1, 2**29) as client:
+    with local_workers(1, 2**29) as client:
         address = client.scheduler.address
     with pytest.raises(OSError):
         Client(address, timeout=0.5)

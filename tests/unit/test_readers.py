@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import pickle
 import struct
+import sys
 import tracemalloc
+from pathlib import Path
 
 import h5py
 import mrcfile
@@ -17,64 +19,9 @@ import tifffile
 from aetdist.errors import InputError
 from aetdist.io.readers import digest_of_file, list_datasets, open_stack, read_table
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from foreign_files import FORMATS, write_hdf5
 
-def write_hdf5(path, stack):
-    with h5py.File(path, "w") as file:
-        file.create_dataset("series/images", data=stack, chunks=(1, *stack.shape[1:]), compression="gzip", shuffle=True)
-
-
-def write_mat73(path, stack):
-    """As MATLAB does: a user block, axes in reverse (MATLAB's (y, x, tilt) becomes (tilt, x, y)), class attributes."""
-    with h5py.File(path, "w", userblock_size=512) as file:
-        data = file.create_dataset("images", data=np.swapaxes(stack, 1, 2))
-        data.attrs["MATLAB_class"] = np.bytes_("single")
-        file.create_group("#refs#").create_dataset("a", data=np.zeros(3))
-    with path.open("r+b") as file:
-        file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
-
-
-def write_mat5(compressed):
-    def write(path, stack):
-        other = {"angles": np.arange(3.0), "note": "text", "images": np.moveaxis(stack, 0, 2), "end": np.ones((2, 2))}
-        scipy.io.savemat(path, other, do_compression=compressed)
-
-    return write
-
-
-def write_mrc(path, stack):
-    with mrcfile.new(path) as file:
-        file.set_data(stack)
-        file.set_image_stack()
-        file.set_extended_header(np.zeros(100, dtype="S1"))
-
-
-def write_tiff(**options):
-    return lambda path, stack: tifffile.imwrite(path, stack, **options)
-
-
-def write_tiff_pages(path, stack):
-    with tifffile.TiffWriter(path) as file:
-        for image in stack:
-            file.write(image, metadata=None, contiguous=False)
-
-
-FORMATS = {
-    "hdf5": (".h5", write_hdf5, "series/images"),
-    "mat73": (".mat", write_mat73, "images"),
-    "mat5": (".mat", write_mat5(False), "images"),
-    "mat5-compressed": (".mat", write_mat5(True), "images"),
-    "mrc": (".mrc", write_mrc, None),
-    "tiff": (".tif", write_tiff(photometric="minisblack"), None),
-    "tiff-deflate": (".tif", write_tiff(photometric="minisblack", compression="zlib"), None),
-    "tiff-big-endian": (".tif", write_tiff(photometric="minisblack", byteorder=">"), None),
-    "bigtiff": (".btf", write_tiff(photometric="minisblack", bigtiff=True), None),
-    "imagej": (".tif", write_tiff(imagej=True), None),
-    "tiff-pages": (".tiff", write_tiff_pages, None),
-    "npy": (".npy", np.save, None),
-    "npy-fortran": (".npy", lambda path, stack: np.save(path, np.asfortranarray(stack)), None),
-    "npz": (".npz", lambda path, stack: np.savez(path, a=np.zeros(3), images=stack), "images"),
-    "npz-compressed": (".npz", lambda path, stack: np.savez_compressed(path, images=stack, a=np.zeros(3)), "images"),
-}
 NAMED = [name for name, (_, _, dataset) in FORMATS.items() if dataset]
 
 

@@ -219,6 +219,6 @@ def test_choose_sharing__as_much_freedom_as_there_is(case: Any) -> None:
         start = true._replace(positions=off(true, 0.02).positions)
         bounds = Bounds(true.positions, 1.0, np.inf)
         typed, _ = fit_types(weighted, start, types)
-        chosen[spread], _ = choose_sharing(weighted, typed, 2, "auto", "auto", bounds)
+        chosen[spread], _ = choose_sharing(weighted, typed, types, "auto", "auto", bounds)
     assert not chosen[0.0].own_widths and not chosen[0.0].own_heights
     assert chosen[0.1].own_widths

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from aetdist import write_report
 from aetdist.errors import CapacityError, InputError, StoreError
 from aetdist.geometry import centred_coordinates
 from aetdist.io import Record, Store, write_xyz
@@ -22,13 +23,12 @@ from aetdist.report import (
     draw_r_factors,
     draw_reprojection,
     draw_slices,
-    html,
     pictures,
     save_picture,
     write_pictures,
-    write_report,
 )
 from aetdist.report.findings import find, in_field, summary
+from aetdist.report.page import document
 from aetdist.report.style import bar_length, png
 from aetdist.schema import ATOMS, VOLUME, with_units
 from aetdist.simulate import amorphous_film, simulate_tilt_series
@@ -90,7 +90,7 @@ def store(tmp_path_factory, truth, series, volume, found):
 class Page(HTMLParser):
     """Tags that opened and closed, links, images and visible text."""
 
-    VOID = ("meta", "img", "source", "br", "link")
+    VOID = ("meta", "img", "source", "br", "link", "input")
 
     def __init__(self):
         super().__init__()
@@ -122,13 +122,13 @@ def test_write_report__is_one_file_that_links_to_nothing(page):
     parsed = Page()
     parsed.feed(page)
     assert not parsed.open
-    assert parsed.images == 8
-    assert all(link.startswith("data:image/png;base64,iVBORw0KGgo") for link in parsed.links)
+    assert parsed.images == 9 + 4  # pictures; a strip of tilts and three of slices
+    assert all(re.match(r"data:image/(png;base64,iVBORw0KGgo|webp;base64,UklGR)|#\w+$", link) for link in parsed.links)
     assert not re.search(r"https?://|@import|url\(", page)
 
 
 def test_write_report__escapes_names_and_parameters(page):
-    assert "<script" not in page
+    assert "<script>alert" not in page and page.count("alert(1)") == 1
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<h1>run &lt;1&gt; &amp; ünïcode</h1>" in page
     assert "x" * 200 not in page
@@ -145,12 +145,12 @@ def test_write_report__begins_with_the_numbers(page, truth, found, series):
     assert "R-factor, mean over tilts|0.150" in text
     assert "rms deviation|0.17 Å" in text
     assert "film thickness, median|10 Å" in text
-    assert text.index("atoms found") < text.index("Pictures")
+    assert page.index('id="summary"') < page.index('id="view"')
 
 
 def test_write_report__is_made_for_dark_pages_and_narrow_screens(page):
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
-    assert page.count('<source media="(prefers-color-scheme: dark)"') == 8
+    assert page.count('<source media="(prefers-color-scheme: dark)"') == 9
     assert "color-scheme: light dark" in page
     light, dark = re.search(r'srcset="(data:[^"]+)"><img src="(data:[^"]+)"', page).groups()
     assert light != dark
@@ -171,7 +171,8 @@ def test_write_report__of_a_store_with_a_series_only(tmp_path, series):
     with Store.create(tmp_path / "new.zarr") as store:
         store.write("tilt_series/aligned", series, record=Record("import"))
     text = write_report(tmp_path / "new.zarr", tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "nothing to draw yet" in text and "-60° to 60°" in text
+    assert "-60° to 60°" in text and "a volume (aetdist reconstruct or scan), atoms (aetdist trace)" in text
+    assert text.count("<img") == 1 and 'class="atoms3d"' not in text
 
 
 def test_find__takes_the_truth_from_a_file(tmp_path, store, truth):
@@ -182,6 +183,11 @@ def test_find__takes_the_truth_from_a_file(tmp_path, store, truth):
     assert summary(findings)["of the true atoms found"] == f"{100 * findings.comparison.recall:.1f} %"
 
 
+def test_write_report__into_a_folder_that_is_not_there(tmp_path, store):
+    with pytest.raises(InputError, match=r"no folder .*absent.* make it"):
+        write_report(store, tmp_path / "absent" / "r.html")
+
+
 def test_write_report__without_a_store_says_so_and_leaves_no_file(tmp_path):
     with pytest.raises(StoreError):
         write_report(tmp_path / "absent.zarr", tmp_path / "r.html")
@@ -190,16 +196,16 @@ def test_write_report__without_a_store_says_so_and_leaves_no_file(tmp_path):
 
 def test_write_report__says_which_picture_could_not_be_drawn(tmp_path, store, monkeypatch):
     monkeypatch.setattr(pictures, "LARGEST_REPROJECTED", 10)
-    every = html.pictures
-    monkeypatch.setattr(html, "pictures", lambda findings: [p for p in every(findings) if p.name == "reprojection"])
+    every = document.pictures
+    monkeypatch.setattr(document, "pictures", lambda findings: [p for p in every(findings) if p.name == "reprojection"])
     text = write_report(store, tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Not drawn: Reprojecting needs the whole volume" in text
-    assert text.count("<img") == 0
+    assert text.count("image/png") == 0
 
 
 def test_write_pictures__writes_files_of_the_kind_asked_for(tmp_path, store):
     files = write_pictures(store, tmp_path / "new" / "pictures")
-    assert len(files) == 8 and all(file.read_bytes().startswith(PNG) for file in files)
+    assert len(files) == 9 and all(file.read_bytes().startswith(PNG) for file in files)
     assert {file.name for file in files} >= {"slices.png", "atoms.png", "r_factors.png", "reprojection.png"}
 
 

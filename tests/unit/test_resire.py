@@ -11,7 +11,7 @@ from aetdist.errors import CapacityError, InputError
 from aetdist.geometry import ParallelGeometry, centred_coordinates, matrices_from_euler
 from aetdist.metrics import normalised_rmse
 from aetdist.project import ParallelProjector
-from aetdist.reconstruct import grid, reconstruct_resire
+from aetdist.reconstruct import memory, reconstruct_resire
 from aetdist.reconstruct.solvers import SOLVERS, Objective, largest_eigenvalue, solve
 from aetdist.schema import VOLUME, check
 
@@ -234,7 +234,7 @@ def test_reconstruct_resire__by_fourier_slices(solver: str) -> None:
 
 def test_reconstruct_resire__says_what_a_large_volume_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is allocated, with the option that helps."""
-    monkeypatch.setattr(grid, "available_memory", lambda: 2**20)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**20)
     with pytest.raises(CapacityError, match=r"GiB.*aetdist scan"):
         reconstruct_resire(series(phantom()), shape=(400, 28, 300))
 

@@ -1,17 +1,12 @@
-"""DM, EMD and SER files: small ones are written here as the microscopes' programs do, and read back.
-
-RosettaSciIO writes neither DM nor SER nor Velox's EMD, so these files come from a few lines of their own.
-"""
+"""DM, EMD and SER files: small ones, written as the microscopes' programs do, are read back."""
 
 from __future__ import annotations
 
-import json
 import pickle
-import struct
 import sys
 import tracemalloc
+from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
@@ -20,122 +15,8 @@ from aetdist.errors import AetdistWarning, InputError
 from aetdist.io.readers import list_datasets, open_frames, open_stack, read_calibration
 from aetdist.tilt_series import import_tilt_series
 
-DM_TYPES = {"int16": (1, 2), "float32": (2, 6), "uint8": (6, 10), "int32": (7, 3), "uint16": (10, 4)}
-
-
-def write_dm(path, array, pixel=(0.035, 0.035), unit="nm", tags=None):
-    """A DM3 or DM4 file (by its name) of images (..., y, x) with pixels (y, x) and the tags of the image."""
-    version = int(path.suffix[-1])
-    long = "q" if version == 4 else "i"
-    code, element = DM_TYPES[str(array.dtype)]
-
-    def number(value):
-        if isinstance(value, float):
-            return struct.pack(f">{long}", 7), struct.pack("<d", value)
-        return struct.pack(f">{long}", 3), struct.pack("<i", value)
-
-    def data(value):
-        if isinstance(value, str):
-            info = struct.pack(f">{long}{long}{long}", 20, 4, len(value)), value.encode("utf-16-le")
-            return b"%%%%" + struct.pack(f">{long}", 3) + b"".join(info)
-        if isinstance(value, np.ndarray):
-            info = struct.pack(f">{long}{long}{long}", 20, element, value.size)
-            return b"%%%%" + struct.pack(f">{long}", 3) + info + value.tobytes()
-        return b"%%%%" + struct.pack(f">{long}", 1) + b"".join(number(value))
-
-    def group(content):
-        entries = list(content.items()) if isinstance(content, dict) else [("", value) for value in content]
-        return struct.pack(f">bb{long}", 1, 0, len(entries)) + b"".join(tag(*entry) for entry in entries)
-
-    def tag(name, value):
-        is_group = isinstance(value, (dict, list))
-        body = group(value) if is_group else data(value)
-        size = struct.pack(">q", len(body)) if version == 4 else b""
-        return bytes([20 if is_group else 21]) + struct.pack(">h", len(name)) + name.encode() + size + body
-
-    y, x = pixel
-    dimensions = [{"Origin": 0.0, "Scale": s, "Units": u} for s, u in [(x, unit), (y, unit), *[(1.0, "")] * 2]]
-    image = {
-        "ImageData": {
-            "Calibrations": {
-                "Brightness": {"Origin": 0.0, "Scale": 1.0, "Units": ""},
-                "Dimension": dimensions[: array.ndim],
-            },
-            "Data": np.ascontiguousarray(array),
-            "DataType": code,
-            "Dimensions": list(array.shape[::-1]),
-            "PixelDepth": array.itemsize,
-        },
-        "ImageTags": tags or {},
-        "Name": "HAADF",
-    }
-    root = group({"ImageList": [image]})
-    path.write_bytes(struct.pack(f">i{long}i", version, len(root), 1) + root + bytes(8))
-    return path
-
-
-def write_ser(path, images, pixel=0.035e-9, spectra=False):
-    """A SER file of images (n, y, x) with square pixels in m."""
-    code = {"uint16": 2, "int16": 5, "int32": 6, "float32": 7}[str(images.dtype)]
-    n, ny, nx = images.shape
-    head = b"II" + struct.pack("<HHIIII", 0x0197, 0x0210, 0x4120 if spectra else 0x4122, 0x4152, n, n)
-    body, places = b"", []
-    dimension = struct.pack("<IddiII", n, 0.0, 1.0, 0, 0, 0)
-    start = len(head) + 8 + len(dimension)
-    for image in images:
-        places.append(start + len(body))
-        body += struct.pack("<ddiddiHII", 0.0, pixel, 0, 0.0, pixel, 0, code, nx, ny) + image[::-1].tobytes()
-        body += struct.pack("<HHI", 0x4152, 0, 0)
-    table = struct.pack(f"<{n}I", *places) + struct.pack(f"<{n}I", *places)
-    path.write_bytes(head + struct.pack("<II", start + len(body), 1) + dimension + body + table)
-    return path
-
-
-def write_velox(path, images, pixel=3.5e-11, tilt=0.0, detectors=("HAADF",)):
-    """An EMD file as Velox writes it: (y, x, frame), pixels in m, angles in radians."""
-    said = {
-        "Core": {"MetadataDefinitionVersion": "7.9"},
-        "Acquisition": {"AcquisitionStartDatetime": {"DateTime": "1500000000"}},
-        "Optics": {"AccelerationVoltage": "300000", "CameraLength": "0.115", "BeamConvergence": "0.025"},
-        "Stage": {"AlphaTilt": str(np.deg2rad(tilt)), "BetaTilt": "0", "Position": {"x": "0", "y": "0", "z": "0"}},
-        "Scan": {"DwellTime": "2e-06", "FrameTime": "1.5"},
-        "CustomProperties": {"StemMagnification": {"value": "5000000"}},
-        "Instrument": {"InstrumentClass": "Titan"},
-        "BinaryResult": {
-            "PixelSize": {"width": str(pixel), "height": str(pixel)},
-            "Offset": {"x": "0", "y": "0"},
-            "PixelUnitX": "m",
-            "PixelUnitY": "m",
-            "DetectorIndex": "0",
-        },
-    }
-    with h5py.File(path, "w") as file:
-        version = {"format": "Velox", "version": "11"}
-        file["Version"] = np.array([json.dumps(version).encode()])
-        for k, detector in enumerate(detectors):
-            group = file.create_group(f"Data/Image/{k:032x}")
-            said["Detectors"] = {"Detector-0": {"DetectorName": detector}}
-            ny, nx = images.shape[1:]
-            group.create_dataset("Data", data=np.moveaxis(images, 0, 2), chunks=(ny, nx, 1))
-            text = np.frombuffer(json.dumps(said).encode(), np.uint8)[:, None]
-            group["Metadata"] = np.repeat(text, len(images), axis=1)
-    return path
-
-
-def write_ncem(path, images, pixel=0.35):
-    """An EMD file of the NCEM's: (tilt, y, x) with a vector for each axis."""
-    with h5py.File(path, "w") as file:
-        file.attrs["version_major"], file.attrs["version_minor"] = 0, 2
-        group = file.create_group("data/series")
-        group.attrs["emd_group_type"] = 1
-        group["data"] = images
-        for k, (n, name, step, unit) in enumerate(
-            zip(images.shape, ("angle", "y", "x"), (2.0, pixel, pixel), ("[deg]", "[A]", "[A]"), strict=True), start=1
-        ):
-            group[f"dim{k}"] = np.arange(n) * step
-            group[f"dim{k}"].attrs["name"], group[f"dim{k}"].attrs["units"] = name, unit
-    return path
-
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from foreign_files import MICROSCOPES, write_dm, write_ncem, write_ser, write_velox
 
 OPTICS = {"voltage_kV": 300.0, "camera_length_mm": 115.0, "magnification": 5e6, "dwell_time_us": 2.0}
 TAGS = {
@@ -146,13 +27,6 @@ TAGS = {
         "Stage Position": {"Stage Alpha": -12.5},
     },
     "DigiScan": {"Sample Time": 2.0},
-}
-FORMATS = {
-    "dm3": ("a.dm3", write_dm),
-    "dm4": ("a.dm4", write_dm),
-    "ser": ("a.ser", write_ser),
-    "velox": ("a.emd", write_velox),
-    "ncem": ("a.emd", write_ncem),
 }
 
 
@@ -169,11 +43,11 @@ def images():
 
 
 def written(folder, name, images, **options):
-    file, write = FORMATS[name]
+    file, write = MICROSCOPES[name]
     return write(folder / file, images, **options)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MICROSCOPES)
 def test_rosetta__every_format_gives_its_images(tmp_path, images, name):
     stack = open_frames(written(tmp_path, name, images))
     assert stack.shape == images.shape
@@ -184,7 +58,7 @@ def test_rosetta__every_format_gives_its_images(tmp_path, images, name):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(stack)).read(2), images[2])
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MICROSCOPES)
 def test_rosetta__calibrations_are_in_angstrom(tmp_path, images, name):
     found = read_calibration(written(tmp_path, name, images))
     assert found.pixel_size == pytest.approx((0.35, 0.35))
@@ -252,7 +126,7 @@ def test_rosetta__memory_holds_one_image(tmp_path):
     assert peak < images.nbytes / 4
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MICROSCOPES)
 @pytest.mark.parametrize("kept", [0.05, 0.6])
 def test_rosetta__truncated_files_are_named(tmp_path, images, name, kept):
     path = written(tmp_path, name, images)

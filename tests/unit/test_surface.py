@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import Delaunay
 
+from aetdist.analysis import surface
 from aetdist.analysis.surface import alpha_shape, distance_to_faces, find_surface
 from aetdist.errors import InputError
 
@@ -99,6 +100,17 @@ def test_depth__is_the_distance_from_all_triangles_and_negative_outside(glass):
     assert 8 < sum(inside) < 32
     assert np.array_equal(depth > 0, inside)
     assert shape.depth(np.zeros((1, 3)))[0] < -5  # the middle of the hole
+
+
+def test_depth__does_not_depend_on_blocks(glass, monkeypatch):
+    """Also where atoms lie on the faces of the blocks."""
+    lattice = np.stack(np.meshgrid(*[2.5 * np.arange(7.0)] * 3), axis=-1).reshape(-1, 3)
+    for atoms in (glass, lattice):
+        shape = alpha_shape(atoms, 4.0)
+        whole = shape.depth(atoms)
+        with monkeypatch.context() as small:
+            small.setattr(surface, "_POINTS", 30)
+            np.testing.assert_array_equal(shape.depth(atoms), whole)
 
 
 def test_distance_to_faces__every_region_of_a_triangle():

@@ -27,12 +27,14 @@ from aetdist.analysis.mro import (
 from aetdist.analysis.mro.clusters import Neighbours
 from aetdist.analysis.mro.published import search_published, select_published
 from aetdist.analysis.voronoi import voronoi_indices
+from aetdist.analysis.yang2021 import PUBLISHED
 
 TYPES = ("fcc", "hcp", "bcc", "sc")
 NAMES = (None, "sc", "bcc", "fcc", "hcp")
-PAPER_LENGTH = (2.27, 2.40, 2.07, 2.11)
-PAPER_VOLUME = (1.80, 1.96, 1.63, 1.96)
-PAPER_PEAK = (4.62, 4.77, 4.82, 3.88)
+PAPER_LENGTH, PAPER_VOLUME, PAPER_PEAK = (
+    tuple(PUBLISHED[name.format(k)][0] for k in TYPES)
+    for name in ("length of {} clusters", "volume of {} clusters", "distance of {} centres")
+)
 COUNTS = {0.5: (63, 79, 33, 28), 0.75: (85, 71, 31, 17), 1.0: (56, 69, 29, 16)}
 Sets = set[tuple[str, frozenset[int]]]
 

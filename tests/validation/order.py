@@ -22,16 +22,17 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter1d
 
 import aetdist as aet
-from aetdist.analysis.peaks import extrema, gaussian_peak, split_peak
+from aetdist.analysis.peaks import extrema
+from aetdist.analysis.yang2021 import CUTOFF, PUBLISHED, lengths_of
 
 NAN = float("nan")
-CUTOFF = 3.688  # Angstrom; the paper's, an input
 TOP = {
     (0, 4, 4, 3): 4.77, (0, 3, 6, 3): 4.75, (0, 4, 4, 2): 3.73, (0, 3, 6, 2): 3.53, (0, 4, 4, 4): 3.37,
     (0, 3, 6, 4): 3.02, (0, 2, 8, 1): 2.91, (0, 2, 8, 2): 2.89, (0, 3, 6, 1): 1.84, (0, 4, 5, 3): 1.70,
 }  # fmt: skip
 """Percent of the disordered atoms with an index, by the correct definition, of independent code."""
-WARREN_COWLEY = [[-0.11, 0.10, 0.05], [0.02, 0.01, -0.07], [0.03, -0.06, 0.06]]
+HEAVY = {"3-3, second peak": 4.77, "3-3, second over first peak": 1.49}  # of the partial g(r), Angstrom and ratio
+PAPER = {name: value for name, (value, *_) in PUBLISHED.items()}
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,11 @@ def pair_rows(particle: Particle) -> Iterator[Row]:
             f"{label}: alpha shape (Å³)", NAN, volume, *(float(d["volume"]) for d in disordered.values()), 1, volume
         )
     lengths = {convention: _lengths(found) for convention, found in disordered.items()}
-    asked = {
-        "first peak": (2.73, 0.03), "first minimum": (3.86, 0.04), "second peak, first part": (4.76, 0.03),
-        "second peak, second part": (5.42, NAN), "second minimum": (6.08, 0.04), "fourth peak": (7.22, 0.03),
-        "fifth peak": (9.57, 0.03), "1-1": (2.59, 0.03), "1-2": (2.71, 0.03), "1-3": (2.78, 0.03),
-        "2-2": (2.72, 0.03), "2-3": (2.75, 0.03), "3-3": (2.90, 0.03), "3-3, second peak": (4.77, 0.05),
-        "3-3, second over first peak": (1.49, 0.05),
-    }  # fmt: skip
-    for name, (paper, gate) in asked.items():
-        yield Row(f"g(r): {name}", paper, NAN, lengths["yang2021"][name], lengths["correct"][name], gate)
+    gates = {name: 0.04 if "minimum" in name else 0.03 for name in lengths["correct"] if name in PAPER}
+    gates |= {"g(r): second peak, second part": NAN, "3-3, second peak": 0.05, "3-3, second over first peak": 0.05}
+    for name, gate in gates.items():
+        paper = PAPER.get(name, HEAVY.get(name))
+        yield Row(name, paper, NAN, lengths["yang2021"][name], lengths["correct"][name], gate)
 
 
 def bond_rows(particle: Particle, order: xr.Dataset) -> Iterator[Row]:
@@ -135,8 +132,9 @@ def bond_rows(particle: Particle, order: xr.Dataset) -> Iterator[Row]:
     ordered = int((order["order"].values >= 0.5).sum())
     yield Row("atoms with an order of 0.5 or more", 2838, int((~particle.disordered).sum()), NAN, ordered, 0)
     width = aet.interface_width(particle.positions, order)["width"]
-    yield Row("width of the interface (Å), not fixed by the text", 3.69, NAN, NAN, float(width))
-    yield Row("the same (%)", 15.46, NAN, NAN, 100 * ordered / len(particle.positions), 0.005)
+    paper = PAPER["width of the interface"]
+    yield Row("width of the interface (Å), not fixed by the text", paper, NAN, NAN, float(width))
+    yield Row("the same (%)", PAPER["ordered atoms"], NAN, NAN, 100 * ordered / len(particle.positions), 0.005)
 
 
 def voronoi_rows(particle: Particle) -> Iterator[Row]:
@@ -161,25 +159,28 @@ def voronoi_rows(particle: Particle) -> Iterator[Row]:
         file = 100 * float((published == index).all(axis=1).mean())
         name = f"<{','.join(map(str, index))}> (%)"
         yield Row(name, NAN, file, ours["yang2021"], ours["correct"], 0.011, share, only="correct")
-    faces = {3: (3.27, 3.59), 4: (29.14, 29.15), 5: (43.91, 43.35), 6: (23.67, 23.91)}
-    for edges, (paper, correct) in faces.items():
+    for edges, correct in {3: 3.59, 4: 29.15, 5: 43.35, 6: 23.91}.items():
+        paper = PAPER[f"{edges}-edged faces"]
         ours = {name: 100 * float(s["face_fraction"].sel(edges=edges)) for name, s in counted.items()}
         file = 100 * published[:, edges - 3].sum() / published.sum()
         yield Row(
             f"{edges}-edged faces (%)", paper, file, ours["yang2021"], ours["correct"], 0.006, correct, only="correct"
         )
     ours = {name: 100 * float(s["icosahedra"]) for name, s in counted.items()}
-    yield Row("distorted icosahedra (%)", 7.03, NAN, ours["yang2021"], ours["correct"], 0.006, 6.60, only="correct")
+    paper = PAPER["distorted icosahedra"]
+    yield Row("distorted icosahedra (%)", paper, NAN, ours["yang2021"], ours["correct"], 0.006, 6.60, only="correct")
     keywords: dict[str, Any] = {"order": particle.boo["scaled_order"], "surface": 5.0, "cells": cells["correct"]}
     found = aet.coordination(particle.positions, particle.types, **keywords)
     yield Row("central atoms of the coordination", NAN, NAN, NAN, found.attrs["central"], 0, 14_190)
-    for t, fraction, mean in ((1, 42.97, 11.97), (2, 38.28, 12.02), (3, 18.75, 12.41)):
+    for t in (1, 2, 3):
+        fraction, mean = PAPER[f"central atoms of type {t}"], PAPER[f"coordination of type {t}"]
         yield Row(f"type {t} (%)", fraction, NAN, NAN, 100 * float(found["fraction"].sel(type=t)), 0.1)
         yield Row(f"coordination of type {t}", mean, NAN, NAN, float(found["mean_coordination"].sel(type=t)), 0.05)
     alpha = aet.warren_cowley(particle.positions, particle.types, **keywords)["alpha"].values
     for i in range(3):
         for j in range(3):
-            yield Row(f"Warren-Cowley {i + 1}-{j + 1}", WARREN_COWLEY[i][j], NAN, NAN, float(alpha[i, j]), 0.01)
+            name = f"Warren-Cowley {i + 1}-{j + 1}"
+            yield Row(name, PAPER[name], NAN, NAN, float(alpha[i, j]), 0.01)
 
 
 def table(found: list[Row]) -> str:
@@ -194,14 +195,7 @@ def table(found: list[Row]) -> str:
 
 def _lengths(found: xr.Dataset) -> dict[str, float]:
     """The lengths that the paper gives, of the disordered atoms."""
-    r, g = found["r"].values, found["g"].values
-    maxima, minima = extrema(r, g)
-    first, second = split_peak(r, g)
-    lengths = {"first peak": maxima[0], "first minimum": minima[0], "second minimum": minima[1]}
-    lengths |= {"second peak, first part": first, "second peak, second part": second}
-    lengths |= {"fourth peak": maxima[2], "fifth peak": maxima[3]}  # the two parts of the second one count as 2 and 3
-    for pair in found["pair"].values:
-        lengths[str(pair)] = gaussian_peak(r, found["partial_g"].sel(pair=pair).values)
+    r, lengths = found["r"].values, lengths_of(found)
     heavy = found["partial_g"].sel(pair="3-3").values
     smooth = gaussian_filter1d(heavy, 2.0)
     between, below = (r > 4.2) & (r < 5.6), (r > 2.0) & (r < 3.3)

@@ -282,11 +282,12 @@ def grow_block(origins, points, first, near, sites, neighbours, pairs, tolerance
     -------
     sizes : ndarray, shape (k,), int64
         0: there is none.
-    rms : ndarray, shape (k,), float64
+    poses : ndarray, shape (k, 14), float64
+        As :func:`fit` gives them.
     members, occupied : ndarray, shape (k, LARGEST), int32
         Centres and their sites.
     """
-    sizes, rms, weights = np.zeros(origins.size, np.int64), np.zeros(origins.size), np.full(origins.size, -1.0)
+    sizes, poses, weights = np.zeros(origins.size, np.int64), np.zeros((origins.size, 14)), np.full(origins.size, -1.0)
     kept, kept_sites = np.full((origins.size, LARGEST), -1, np.int32), np.full((origins.size, LARGEST), -1, np.int32)
     marks = (np.zeros(points.shape[0], np.int64), np.zeros(points.shape[0], np.int64),
              np.zeros(sites.shape[0], np.int64), np.zeros(2, np.int64))  # fmt: skip
@@ -307,6 +308,7 @@ def grow_block(origins, points, first, near, sites, neighbours, pairs, tolerance
                     weight = n * (1.0 - (pose[13] / tolerance) ** 2)
                     if n < fewest or weight <= weights[o]:
                         continue
-                    sizes[o], rms[o], weights[o] = n, pose[13], weight
+                    sizes[o], weights[o] = n, weight
+                    poses[o] = pose
                     kept[o, :n], kept_sites[o, :n] = members[:n], occupied[:n]
-    return sizes, rms, kept, kept_sites
+    return sizes, poses, kept, kept_sites

@@ -93,3 +93,37 @@ def connected(i, j, members, occupied, points, neighbours, low, high):
     a, b = points[members[i]], points[members[j]]
     square = (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 + (a[2] - b[2]) ** 2
     return low * low <= square <= high * high
+
+
+@njit
+def parts_of(adjacent, here, cut):
+    """Connected parts of some members of a cluster, those that are cut each a part of its own.
+
+    Parameters
+    ----------
+    adjacent : ndarray, shape (n, n), bool
+        Which members of the whole cluster are connected.
+    here : ndarray, shape (m,), int64
+        Those that are left of it.
+    cut : ndarray, shape (m,), bool
+        Those of them whose connections count no more.
+
+    Returns
+    -------
+    ndarray, shape (m,), int64
+        Part of each, numbered from 0 in the order of their first members.
+    """
+    part, stack, parts = np.full(len(here), -1), np.empty(len(here), np.int64), 0
+    for seed in range(len(here)):
+        if part[seed] >= 0:
+            continue
+        part[seed], stack[0], depth = parts, seed, 1
+        while depth > 0:
+            depth -= 1
+            i = stack[depth]
+            for j in range(len(here)):
+                if part[j] < 0 and not cut[i] and not cut[j] and adjacent[here[i], here[j]]:
+                    part[j], stack[depth] = parts, j
+                    depth += 1
+        parts += 1
+    return part

@@ -9,7 +9,7 @@ from typing import Any
 import dask
 import numpy as np
 
-from ._invariant_kernels import fit, grow_block
+from ._invariant_kernels import grow_block
 from ._selection_kernels import trim
 from .clusters import Cluster, Neighbours, blocks
 from .lattices import make_lattice, seed_pairs
@@ -19,8 +19,7 @@ FEWEST = 5
 _BLOCK = 1000  # centres of a task: a quarter of a second
 _SAME = 6  # decimals: weights that differ by less are the same (hcp and fcc share two layers)
 
-Candidate = tuple[str, np.ndarray, np.ndarray, float]
-_State = tuple[str, np.ndarray, np.ndarray, np.ndarray]  # lattice, members, sites, pose
+Candidate = tuple[str, np.ndarray, np.ndarray, np.ndarray]  # lattice, members, sites, pose
 
 
 def grow_candidates(
@@ -49,7 +48,8 @@ def grow_candidates(
     Returns
     -------
     list of tuple
-        Lattice, members, sites (both (n,) int32) and rms in Angstrom; no set of centres twice on one lattice.
+        Lattice, members, sites (both (n,) int32) and pose ((14,) float64, see `fit`); no set of centres twice on one
+        lattice.
     """
     shared = dask.delayed((points, neighbours.first, neighbours.near), pure=False)
     run = dask.delayed(_grow)
@@ -57,17 +57,21 @@ def grow_candidates(
     best: dict[tuple[str, bytes], Candidate] = {}
     for candidate in (c for part in dask.compute(*parts) for c in part):
         key = candidate[0], np.sort(candidate[1]).tobytes()
-        if key not in best or candidate[3] < best[key][3]:
+        if key not in best or candidate[3][13] < best[key][3][13]:
             best[key] = candidate
     return list(best.values())
 
 
 def _grow(origins: np.ndarray, shared: Any, name: str, tolerance: float, low: float, high: float) -> list[Candidate]:
     lattice = make_lattice(name)
-    sizes, rms, members, sites = grow_block(
+    sizes, poses, members, sites = grow_block(
         origins, *shared, lattice.sites, lattice.neighbours, seed_pairs(name), tolerance, low, high, FEWEST
     )
-    return [(name, members[i, : sizes[i]], sites[i, : sizes[i]], float(rms[i])) for i in np.flatnonzero(sizes)]
+    # Copies, so that the block's arrays, mostly empty, are not kept.
+    return [
+        (name, members[i, : sizes[i]].copy(), sites[i, : sizes[i]].copy(), poses[i].copy())
+        for i in np.flatnonzero(sizes)
+    ]
 
 
 def select_clusters(
@@ -80,7 +84,7 @@ def select_clusters(
     points, distance, tolerance
         As in :func:`grow_candidates`.
     candidates : sequence of tuple
-        What that function gives.
+        What that function gives; their arrays are used up.
 
     Returns
     -------
@@ -97,17 +101,10 @@ def select_clusters(
     then lies further from its site than the tolerance, the worst one leaves too.
     """
     taken = np.zeros(len(points), dtype=bool)
-    clusters: list[_State] = []
-    holders: dict[int, list[int]] = {}
-    queue: list[tuple[Any, ...]] = []
-    for i, (name, members, sites, _) in enumerate(candidates):
-        members, sites, pose = members.copy(), sites.copy(), np.empty(14)
-        fit(len(members), members, sites, points, make_lattice(name).sites, pose)
-        clusters.append((name, members, sites, pose))
-        queue.append(_entry(i, clusters[i], tolerance))
-        for k in members.tolist():
-            holders.setdefault(k, []).append(i)
+    clusters = list(candidates)
+    queue = [_entry(i, cluster, tolerance) for i, cluster in enumerate(clusters)]
     heapq.heapify(queue)
+    first, holder = _holders(clusters, len(points))
     chosen = []
     while queue:
         *_, i, size = heapq.heappop(queue)
@@ -117,7 +114,8 @@ def select_clusters(
         taken[members] = True
         chosen.append(Cluster(name, members.astype(np.int64), sites.astype(np.int64), float(pose[0]),
                               pose[1:10].reshape(3, 3).copy(), pose[10:13].copy(), float(pose[13])))  # fmt: skip
-        for j in sorted({j for k in members.tolist() for j in holders[k]} - {i}):
+        touched = np.unique(np.concatenate([holder[first[k] : first[k + 1]] for k in members]))
+        for j in touched[touched != i].tolist():
             name, members, sites, pose = clusters[j]
             if not taken[members].any():
                 continue
@@ -131,10 +129,18 @@ def select_clusters(
     return chosen
 
 
+def _holders(clusters: Sequence[Candidate], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which clusters hold each of n centres: those of centre k are ``holder[first[k]:first[k + 1]]``."""
+    sizes = [len(members) for _, members, *_ in clusters]
+    centre = np.concatenate([np.empty(0, np.int32), *(members for _, members, *_ in clusters)])
+    order = np.argsort(centre, kind="stable")
+    return np.searchsorted(centre[order], np.arange(n + 1)), np.repeat(np.arange(len(clusters)), sizes)[order]
+
+
 _RANK = {name: i for i, name in enumerate(("sc", "bcc", "fcc", "hcp", "icosahedron"))}
 
 
-def _entry(i: int, cluster: _State, tolerance: float) -> tuple[Any, ...]:
+def _entry(i: int, cluster: Candidate, tolerance: float) -> tuple[Any, ...]:
     """What the queue compares, then the number of the cluster and its size."""
     name, members, _, pose = cluster
     weight = len(members) * (1.0 - (float(pose[13]) / tolerance) ** 2)

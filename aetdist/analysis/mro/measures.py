@@ -1,4 +1,4 @@
-"""What clusters measure: lengths, volumes, shared atoms, zone axes, partial g(r), and how sure they are."""
+"""What clusters measure: lengths, volumes, zone axes, partial g(r), and how sure they are."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy import sparse
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.distance import pdist
 
 from ...errors import InputError
-from .clusters import Neighbours
-from .search import SOLUTE_DISTANCE, atoms_of, find_mro
+from .search import atoms_of, find_mro
+from .sharing import atoms_around
 
 LARGEST_CELL = 80.0
 """Angstrom^3: larger Voronoi cells are those of the surface and count as the median cell."""
@@ -50,7 +49,7 @@ def mro_sizes(mro: xr.Dataset, positions: np.ndarray | xr.Dataset, neighbours: n
             f"{len(label)} labels, {len(position)} positions and {np.size(volumes)} volumes came; needed is one of "
             "each for every atom."
         )
-    around = _around(neighbours, len(position))
+    around = atoms_around(neighbours, len(position))
     cell = np.asarray(volumes, dtype=np.float64)
     odd = ~(cell <= LARGEST_CELL)
     cell = np.where(odd, np.median(cell[~odd]) if (~odd).any() else np.nan, cell)
@@ -65,57 +64,6 @@ def mro_sizes(mro: xr.Dataset, positions: np.ndarray | xr.Dataset, neighbours: n
             "n_atoms": ("mro", count.astype(np.int64), {"units": "1", "long_name": "centres and atoms around them"}),
         }
     )
-
-
-def shared_atoms(
-    centers: np.ndarray,
-    neighbours: np.ndarray,
-    positions: np.ndarray | xr.Dataset,
-    *,
-    distance: tuple[float, float] = SOLUTE_DISTANCE,
-    most: int = 5,
-) -> np.ndarray:
-    """How many pairs of neighbouring solute-centred clusters share 1, 2, ... atoms.
-
-    Parameters
-    ----------
-    centers : ndarray, shape (n,), bool
-        Which atoms are centres; a cluster is one with the atoms around it.
-    neighbours : ndarray, shape (m, 2), int
-        Pairs of atoms whose recomputed Voronoi cells share a face; in one order or both.
-    positions : array_like, shape (n, 3), or xarray.Dataset
-        Of all atoms, in Angstrom.
-    distance : tuple of float
-        Range of the distance of the two centres in Angstrom.
-    most : int
-        Pairs that share more are not counted.
-
-    Returns
-    -------
-    ndarray, shape (most,), int64
-        Pairs that share 1, 2, ... `most` atoms (vertex, edge, face, ... sharing of [1]_, Fig. 3).
-
-    References
-    ----------
-    .. [1] Y. Yang et al., Nature 592, 60-64 (2021).
-    """
-    position = np.asarray(positions["position"] if isinstance(positions, xr.Dataset) else positions, dtype=np.float64)
-    inside = np.asarray(centers, dtype=bool)
-    near = Neighbours.within(position[inside], distance)
-    cluster = (_around(neighbours, len(inside)) + sparse.identity(len(inside), dtype=np.int32, format="csr"))[inside]
-    first = np.repeat(np.arange(len(near.counts)), near.counts)
-    once = first < near.near
-    shared = np.asarray(cluster[first[once]].multiply(cluster[near.near[once]]).sum(axis=1)).ravel()
-    return np.bincount(shared, minlength=most + 1)[1 : most + 1]
-
-
-def _around(neighbours: np.ndarray, n: int) -> Any:
-    """Which atom has which neighbour, 1 or nothing; sparse (n, n)."""
-    pairs = np.asarray(neighbours, dtype=np.int64).reshape(-1, 2)
-    if pairs.size and not (0 <= pairs.min() and pairs.max() < n):
-        raise InputError(f"Neighbours name atoms {pairs.min()} to {pairs.max()}; there are {n}.")
-    pairs = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
-    return sparse.csr_matrix((np.ones(len(pairs), dtype=np.int32), pairs.T), shape=(n, n))
 
 
 def centre_distances(

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import dask
 import numpy as np
-from scipy.sparse.csgraph import connected_components
 
 from ...errors import InputError
 from ._published_kernels import search_block
+from ._selection_kernels import parts_of
 from ._steps import make_steps
 from .clusters import Cluster, Neighbours, blocks
 from .lattices import make_lattice
@@ -136,7 +136,7 @@ def select_published(points: np.ndarray, found: Sequence[Cluster], removal: Remo
             if sizes[i]:
                 here = kept[i]
                 gone = taken[found[i].members[here]]
-                kept[i] = here[_kept(gone, adjacent[i][np.ix_(here, here)], removal)]
+                kept[i] = here[_kept(gone, adjacent[i], here, removal)]
                 sizes[i] = len(kept[i])
                 rms[i] = round(float(np.sqrt(square[i][kept[i]].sum() / max(sizes[i], 1))), _DIGITS)
         loose = touched
@@ -168,9 +168,9 @@ def _part(cluster: Cluster, kept: np.ndarray, square: np.ndarray) -> Cluster:
     return replace(cluster, members=cluster.members[kept], sites=cluster.sites[kept], rms=rms)
 
 
-def _kept(gone: np.ndarray, adjacent: np.ndarray, removal: Removal) -> np.ndarray:
-    """Which of a cluster's centres stay when some are gone."""
+def _kept(gone: np.ndarray, adjacent: np.ndarray, here: np.ndarray, removal: Removal) -> np.ndarray:
+    """Which of a cluster's centres `here` stay when some are gone."""
     cut = np.arange(len(gone)) < np.count_nonzero(gone) if removal == "yang2021" else gone
-    _, part = connected_components(adjacent & ~cut & ~cut[:, None], directed=False)
+    part = parts_of(adjacent, here, cut)
     largest = int(np.argmax(np.bincount(part[~gone], minlength=len(gone))))
     return np.flatnonzero(~gone & (part == (part[largest] if removal == "yang2021" else largest)))

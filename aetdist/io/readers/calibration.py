@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import tifffile
 
 from ._stack import reading
 from .mdoc import read_mdoc
+from .mrc import mrc_header
 from .rosetta import read_rosetta_calibration
 from .ser import open_ser, read_emi
 
@@ -76,15 +75,13 @@ def _lengths(y: float, x: float) -> tuple[float, float] | None:
 
 def _mrc(path: Path) -> Calibration:
     """Cell and extended header of an MRC file; FEI's has angles (degree), pixels (m) and the optics."""
-    with reading(path, "the MRC header"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with mrcfile.open(path, permissive=True, header_only=True) as file:
-            cell, header = file.voxel_size, file.header
-            y, x = float(cell.y), float(cell.x)
-            if header.exttyp.item() not in (b"FEI1", b"FEI2"):
-                # Programs that know no pixel size write 1 Angstrom, or a cell of as many Angstrom as pixels.
-                return Calibration(None if x == y == 1.0 else _lengths(y, x))
-            table = file.indexed_extended_header
+    with mrc_header(path) as file:
+        cell, header = file.voxel_size, file.header
+        y, x = float(cell.y), float(cell.x)
+        if header.exttyp.item() not in (b"FEI1", b"FEI2"):
+            # Programs that know no pixel size write 1 Angstrom, or a cell of as many Angstrom as pixels.
+            return Calibration(None if x == y == 1.0 else _lengths(y, x))
+        table = file.indexed_extended_header
     row = table[0]
     attributes = {
         name: float(row[key]) * factor
@@ -102,7 +99,7 @@ def _mrc(path: Path) -> Calibration:
 
 def _tiff_pixel(path: Path) -> tuple[float, float] | None:
     """Pixel size of a TIFF: of OME-XML, of ImageJ, or of the resolution in pixels per centimetre or inch."""
-    with reading(path, "the TIFF tags"), tifffile.TiffFile(path) as file:
+    with reading(path, "the TIFF tags"), tifffile.TiffFile(path, _multifile=False) as file:
         if file.ome_metadata:
             said = dict(re.findall(r'(PhysicalSize[XY](?:Unit)?)="([^"]*)"', file.ome_metadata))
             pixel = [float(said.get(f"PhysicalSize{axis}", 0)) for axis in "YX"]

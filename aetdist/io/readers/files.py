@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
 from ...errors import InputError
+from ..places import checked_name
 
 IMAGE_SUFFIXES = frozenset(
     ".h5 .hdf5 .emd .mat .mrc .mrcs .st .ali .preali .rec .map .ccp4 .tif .tiff .btf .npy .npz .dm3 .dm4 .ser".split()
@@ -46,6 +47,7 @@ def list_files(files: str | Path | Sequence[str | Path]) -> list[str | Path]:
     several = [files] if isinstance(files, str | Path) else list(files)
     found: list[str | Path] = []
     for entry in several:
+        checked_name(str(entry).partition("::")[0])
         found += _images_in(Path(entry)) if Path(entry).is_dir() else [entry]
     if not found:
         raise InputError("No file came to import; name one or more files of images, or their folder.")
@@ -175,4 +177,10 @@ def _images_in(folder: Path) -> list[str | Path]:
         raise InputError(
             f"The folder {folder} holds no images; needed are files of {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
+    for file in found:
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"{file} is a link to {file.resolve()}, outside the folder that is imported; name that file itself, or "
+                "copy it into the folder."
+            )
     return in_natural_order(found)

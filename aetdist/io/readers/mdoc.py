@@ -7,6 +7,7 @@ D. N. Mastronarde, SerialEM Help, "The .mdoc metadata file".
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,9 @@ def read_mdoc(path: Path) -> Mdoc:
 
 def _number(path: Path, key: str, text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise InputError(f"{path}: {key} = {text!r} came; needed is a number.") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{path}: {key} = {text[:40]!r} came; needed is a number.")
+    return value

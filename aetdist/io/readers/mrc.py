@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import mrcfile
 import numpy as np
+from mrcfile.mrcfile import MrcFile
 
 from ...errors import InputError
 from ._stack import check_numbers, check_size, check_stack_shape, read_bytes, reading, stamp
@@ -57,12 +60,10 @@ def open_mrc(path: Path) -> MrcStack:
     if path.suffix.lower() in (".gz", ".bz2"):
         raise InputError(f"{path} is compressed; unpack it first, so that single images can be read.")
     check_size(path, _HEADER, "the MRC header")
-    with reading(path, "the MRC header"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # old headers lack stamps that mrcfile warns about; sizes are checked below
-        with mrcfile.open(path, permissive=True, header_only=True) as file:
-            header = file.header.copy()
-            dtype = mrcfile.utils.data_dtype_from_header(header)
-            shape = mrcfile.utils.data_shape_from_header(header)
+    with mrc_header(path) as file:
+        header = file.header.copy()
+        dtype = mrcfile.utils.data_dtype_from_header(header)
+        shape = mrcfile.utils.data_shape_from_header(header)
     check_numbers(dtype, str(path))
     if header.mode == 0 and _imod_unsigned(path, header):
         dtype = np.dtype(np.uint8)
@@ -70,6 +71,29 @@ def open_mrc(path: Path) -> MrcStack:
     start = _HEADER + int(header.nsymbt)
     check_size(path, start + int(np.prod(shape, dtype=object)) * dtype.itemsize, f"a stack of {shape} {dtype}")
     return MrcStack(str(path), shape, dtype.str, stamp(path), start, frames)
+
+
+@contextmanager
+def mrc_header(path: Path) -> Iterator[MrcFile]:
+    """Header and extended header of an MRC file, by mrcfile.
+
+    Raises
+    ------
+    InputError
+        If the file is shorter than these.
+    """
+    with reading(path, "the MRC header"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # old headers lack stamps that mrcfile warns about; we check sizes ourselves
+        with _HeaderOnly(path, permissive=True, header_only=True) as file:
+            yield file
+
+
+class _HeaderOnly(MrcFile):
+    """mrcfile makes room for the extended header before it looks how long the file is."""
+
+    def _read_extended_header(self) -> None:
+        check_size(Path(self._iostream.name), _HEADER + int(self.header.nsymbt), "the extended header")
+        super()._read_extended_header()
 
 
 def _imod_unsigned(path: Path, header: np.void) -> bool:

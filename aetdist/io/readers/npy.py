@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.lib import format as npy_format
 
 from ...errors import InputError
 from ._stack import (
+    _take,
     check_numbers,
     check_size,
     check_stack_shape,
@@ -23,6 +25,8 @@ from ._stack import (
     stamp,
     streams,
 )
+
+_MAX_HEADER = 10_000  # bytes; NumPy's own limit
 
 
 class _Header(NamedTuple):
@@ -163,6 +167,10 @@ def _member(path: Path, member: str) -> BinaryIO:
 
 def _header(stream: BinaryIO) -> _Header:
     version = npy_format.read_magic(stream)
-    read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    read, width = {(1, 0): (npy_format.read_array_header_1_0, 2)}.get(version, (npy_format.read_array_header_2_0, 4))
+    length = _take(stream, width)
+    n_bytes = int.from_bytes(length, "little")
+    if n_bytes > _MAX_HEADER:  # NumPy looks only when it has made room for it
+        raise ValueError(f"a header of {n_bytes} bytes")
+    shape, fortran, dtype = read(io.BytesIO(length + _take(stream, n_bytes)))
     return _Header(shape, fortran and len(shape) > 1, dtype, stream.tell())

@@ -183,9 +183,30 @@ def _entries(path: Path, kind: str, chunks: dict[int, int] | None = None) -> lis
             f"{path} is read by RosettaSciIO, which is not installed: pip install 'aetdist[em]', or save the images "
             "as MRC, TIFF or HDF5."
         ) from None
+    if kind == "emd":
+        _refuse_links(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tags that it does not know
         return list(reader(str(path), lazy=True, **({"chunks": chunks} if chunks and kind == "dm" else {})))
+
+
+def _refuse_links(path: Path) -> None:
+    """Refuse an EMD whose contents are elsewhere: RosettaSciIO would read whatever file it names."""
+    elsewhere: dict[str, str] = {}  # to raise inside of h5py's visits would be lost
+
+    def look(name: str, link: Any) -> None:
+        if isinstance(link, h5py.ExternalLink):
+            elsewhere[name] = f"links to {link.filename}"
+
+    def look_into(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            elsewhere[name] = "keeps its numbers in other files"
+
+    with h5py.File(path, "r") as file:
+        file.visititems_links(look)
+        file.visititems(look_into)
+    for name, where in elsewhere.items():
+        raise InputError(f"{path}::{name} {where}; copy the data into this one.")
 
 
 @contextmanager

@@ -34,8 +34,15 @@ class TiffStack:
                 n_bytes = ny * nx * np.dtype(self.dtype).itemsize
                 data = read_bytes(self.path, self.start + tilt * n_bytes, n_bytes)
                 return np.frombuffer(data, self.dtype).reshape(ny, nx)
-            with tifffile.TiffFile(self.path) as file:
-                return np.asarray(file.pages[tilt].asarray(maxworkers=1))
+            with tifffile.TiffFile(self.path, _multifile=False) as file:
+                image = np.asarray(file.pages[tilt].asarray(maxworkers=1))
+        kinds = {np.dtype(kind).newbyteorder("=") for kind in (image.dtype, self.dtype)}
+        if image.shape != (ny, nx) or len(kinds) > 1:
+            raise InputError(
+                f"{self.path}: page {tilt} holds {image.shape} {image.dtype}, the first one {(ny, nx)} {self.dtype}; "
+                "save images of one kind."
+            )
+        return image
 
 
 def is_tiff(path: Path) -> bool:
@@ -53,13 +60,16 @@ def open_tiff(path: Path) -> TiffStack:
         If the file is truncated, holds colours or more than one series of images.
     """
     _check_directories(path)
-    with reading(path, "the TIFF directory"), tifffile.TiffFile(path) as file:
+    # OME-XML may name other files, wherever they are: these are not read.
+    with reading(path, "the TIFF directory"), tifffile.TiffFile(path, _multifile=False) as file:
         if len(file.series) != 1:
             shapes = ", ".join(str(series.shape) for series in file.series)
             raise InputError(f"{path} holds {len(file.series)} series of images ({shapes}); save one series alone.")
         series = file.series[0]
         if "S" in series.axes:
             raise InputError(f"{path} holds colours (axes {series.axes}); needed are grey images: save it as such.")
+        if series.is_multifile:
+            raise InputError(f"{path} is one of several files of a series; name all the files instead.")
         dtype, start, n_pages = np.dtype(series.dtype), series.dataoffset, len(series.pages)
         check_numbers(dtype, str(path))
         shape, frames = check_stack_shape(series.shape, str(path))

@@ -111,10 +111,10 @@ def measured_film() -> xr.Dataset | None:
     ).compute()
 
 
-def simulated_film(field: tuple[int, int], n_tilts: int) -> xr.Dataset:
+def simulated_film(field: tuple[int, int], n_tilts: int, thickness: float = 14.0) -> xr.Dataset:
     """The tilt series of a made-up film that goes on beyond the field (nx, ny in pixels of 0.4 Angstrom)."""
     extent = tuple(1.6 * 0.4 * n for n in field)
-    atoms = aet.amorphous_film(extent, 14.0, species=("Ta",), seed=3)
+    atoms = aet.amorphous_film(extent, thickness, species=("Ta",), seed=3)
     angles = euler_from_tilts(np.linspace(-60, 60, n_tilts))
     return aet.simulate_tilt_series(atoms, angles, pixel_size=0.4, field=field, dose=2e5, seed=4)
 
