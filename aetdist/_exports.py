@@ -32,6 +32,11 @@ def export(path: str | Path, *, atoms: str | Path | None = None, volume: str | P
         File to write the volume to: ``.mrc``, ``.tif``, or the folder ``.ome.zarr`` (OME-Zarr 0.5); each says how large
         a voxel is and where the first one lies.
 
+    Returns
+    -------
+    dict
+        ``atoms`` and ``volume``, the files; ``atoms_from``, the group ...
+
     Raises
     ------
     InputError

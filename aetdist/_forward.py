@@ -169,6 +169,11 @@ def project(
         Edge of a voxel in Angstrom; needed for NPY, otherwise the file says it.
     overwrite : bool, default False
         Replace a store that is there.
+
+    Returns
+    -------
+    dict
+        ``n_tilts``, ``pixel_size`` (Angstrom), ``seconds`` ...
     """
     from .geometry import euler_from_tilts, grid_step, matrices_from_euler
     from .projections import project_volume

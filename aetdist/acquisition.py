@@ -77,7 +77,7 @@ def import_acquisition(
     images : str, optional
         Name of the dataset in HDF5, MAT and NPZ files, or title of the images in DM and EMD files; not
         needed where there is only one.
-    angles : str, Path or array_like, optional
+    angles : str, Path or array_like of shape (tilt,) or (tilt, 3), optional
         Dataset in the first file, or a file (CSV, TXT, .tlt, .rawtlt, .mdoc, NPY, ``file::dataset``): one row for
         each tilt, in degrees. Without it, the tilt of the stage that the files say.
     order : str or Path, optional
@@ -85,7 +85,7 @@ def import_acquisition(
         file with a column ``file``. Without it, that of `angles` where this is such a table, otherwise natural.
     pixel_size : float, optional
         Edge of a pixel in Angstrom, where the files do not say it, or say it wrongly.
-    tilt_axis, angle_convention, flip_tilt, voltage, dose, convergence, detector
+    tilt_axis, angle_convention, flip_tilt, voltage, dose, convergence, detector : optional
         As in :func:`aetdist.tilt_series.import_tilt_series`.
 
     Returns

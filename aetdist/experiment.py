@@ -137,7 +137,13 @@ def accepted_keywords(name: str, keywords: Mapping[str, Any], function: Callable
 
 
 def default_config() -> str:
-    """Write a complete experiment file: every keyword with its default, what it means and its unit."""
+    """Write a complete experiment file: every keyword with its default, what it means and its unit.
+
+    Returns
+    -------
+    str
+        TOML.
+    """
     lines = [
         "# An experiment for `aetdist run`. Paths are taken from the folder of this file; lengths are in Angstrom",
         "# unless said. A keyword that is commented out is not set.",

@@ -157,6 +157,7 @@ def compare_half_sets(a: xr.Dataset, b: xr.Dataset, *, tolerance: float = 0.75) 
     Returns
     -------
     HalfSetAtoms
+        Pairs, and what they say of the precision.
 
     Raises
     ------
@@ -183,6 +184,11 @@ def half_set_atoms(
         From a TILT_SERIES to its ATOMS. By default a volume is reconstructed, traced, and the atoms refined, with
         the defaults of :func:`~aetdist.reconstruct.reconstruct_resire`, :func:`~aetdist.trace.trace_atoms` and
         :func:`~aetdist.refine.refine_atoms`.
+
+    Returns
+    -------
+    HalfSetAtoms
+        Pairs, and what they say of the precision.
     """
     first, second = ((find or _atoms_of)(half) for half in half_sets(tilt_series))
     return compare_half_sets(first, second, tolerance=tolerance)

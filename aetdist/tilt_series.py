@@ -62,13 +62,13 @@ def import_tilt_series(
     images : str, optional
         Name of the dataset of shape (tilt, y, x) in HDF5, MAT (there (y, x, tilt)) and NPZ files;
         not needed where only one array has three dimensions.
-    angles : str, Path or array_like
+    angles : str, Path or array_like of shape (tilt,) or (tilt, 3)
         Dataset in the first file, or a file (CSV, TXT, .tlt, .rawtlt, NPY, ``file::dataset``): one row
         for each image, one, three or twelve columns, in degrees.
     mask : str or Path, optional
         Dataset or file of shape (tilt, y, x) or (y, x), not 0 where a pixel was measured; ``"nan"``: pixels
         that are NaN or infinite were not measured. Without it, all were. Unmeasured pixels become 0.
-    x_pixels, y_pixels : str, Path or array_like, optional
+    x_pixels, y_pixels : str, Path or array_like of shape (x,) and (y,), optional
         Dataset in the first file, or a file: coordinates of the pixels in pixels from the projection
         of the rotation's origin, shape (nx,) and (ny,). Without them, pixel ``n // 2`` is at 0.
     pixel_size : float, optional

@@ -121,8 +121,10 @@ def warren_cowley(
 
     Parameters
     ----------
-    atoms, types, order, surface, cells
-        As in :func:`coordination`; two types or more.
+    atoms : xarray.Dataset or array_like, shape (n, 3), float
+        As in :func:`coordination`, in Angstrom; two types or more.
+    types, order, surface, cells : optional
+        As in :func:`coordination`.
 
     Returns
     -------

@@ -119,10 +119,16 @@ def with_uncertainty(
 
     Parameters
     ----------
-    function, atoms, n, seed, position_sigma, **settings
+    function : callable
+        As in :func:`resample`.
+    atoms : xarray.Dataset
+        As in :func:`resample`.
+    n, seed, position_sigma : optional
         As in :func:`resample`.
     percentiles : sequence of float
         From 0 to 100.
+    **settings
+        As in :func:`resample`.
 
     Returns
     -------

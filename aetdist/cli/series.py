@@ -32,7 +32,7 @@ from .options import FOLDER, KIND, MORE, OVERWRITE, STORE, Summary, command, key
     "--order", metavar="given|FILE", help="Order of the files: as given, or of an .mdoc or CSV with their names."
 )
 @click.option("--tilt-axis", type=float, metavar="DEG", help="Angle of the tilt axis from the image's y.")
-@click.option("--angle-convention", metavar="NAME", help="What the angles mean; see the README.")
+@click.option("--angle-convention", metavar="NAME", help="What the angles mean; see docs/importing.md.")
 @click.option("--flip-tilt", is_flag=True, default=None, help="Reverse the sign of the tilts.")
 @click.option("--transpose", is_flag=True, default=None, help="x and y of the images are stored the other way round.")
 @click.option("--voltage", type=float, metavar="KV", help="Acceleration voltage in kV.")

@@ -33,6 +33,13 @@ class Store:
 
     Made by `Store.create` or `Store.open`; a context manager. While it is open for writing it holds
     the lock of the store. A group appears (to `read`, `record` and `groups`) once it is complete.
+
+    Parameters
+    ----------
+    path : Path or S3Place
+        Where the store is.
+    lock : StoreLock or None
+        Held while it is open for writing.
     """
 
     def __init__(self, path: Place, lock: StoreLock | None) -> None:

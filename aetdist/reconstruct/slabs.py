@@ -63,7 +63,7 @@ def reconstruct_slabs(
     ----------
     store : Store
         Open for writing, with the tilt series. The result is written as ``volume``, by the workers.
-    shape, thickness, iterations, step, positivity, weights, tolerance, on_iteration
+    shape, thickness, iterations, step, positivity, weights, tolerance, on_iteration : optional
         See `reconstruct_resire`.
     solver : {"fista", "published"}
         Momentum with restart, or the paper's descent.

@@ -208,7 +208,7 @@ def nanoparticle(
     ----------
     diameter : float
         Angstrom; the particle is centred on the origin.
-    species, fractions, minimum_distance, density, seed
+    species, fractions, minimum_distance, density, seed : optional
         As in :func:`amorphous_film`.
 
     Returns

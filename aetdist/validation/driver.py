@@ -80,7 +80,7 @@ def validate_model(
     multislice : bool
         Simulate by multislice (the extra `multislice`; needs elements) instead of linear projections, with the
         microscope's voltage and angles where the tilt series has them.
-    prism, frozen_phonons, source_size
+    prism, frozen_phonons, source_size : optional
         Of multislice, see :class:`~aetdist.simulate.Multislice`.
     heights : {"refined", "type"}
         Simulate every atom as bright and wide as refined, or as the median of its type.
@@ -101,6 +101,7 @@ def validate_model(
     Returns
     -------
     Validation
+        The comparison, the calibration, and the simulated experiment that they come from.
 
     Raises
     ------

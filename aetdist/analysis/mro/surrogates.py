@@ -35,7 +35,9 @@ def mro_significance(
 
     Parameters
     ----------
-    positions, types, solute, order, distance, tolerance, lattices
+    positions, types : array_like
+        As in :func:`find_mro`.
+    solute, order, distance, tolerance, lattices : optional
         As in :func:`find_mro`.
     surrogate : {"labels", "packing"}
         The types of the disordered atoms drawn again at random; or as many centres at random places in the sample, no
