@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         register_frames,
         subtract_background,
     )
+    from .progress import show_progress
     from .projections import project_volume
     from .reconstruct import reconstruct_resire, reconstruct_scan, reconstruct_slabs
     from .refine import refine_atoms
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 #: Where each public name lives; imported when it is asked for, so that `aetdist --help` is quick.
 _HOMES = {
     "connect": "cluster",
+    "show_progress": "progress",
     "Store": "io",
     "amorphous_film": "simulate",
     "nanoparticle": "simulate",
@@ -163,6 +165,7 @@ __all__ = [
     "refine_atoms",
     "register_frames",
     "resample",
+    "show_progress",
     "simulate_acquisition",
     "simulate_tilt_series",
     "solute_centers",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ._html import html_table
 from .errors import InputError
 from .neighbors import RigidMotion, mutual_nearest, register_rigid
 from .schema import ATOMS, check
@@ -228,6 +229,24 @@ class Comparison:
     confusion: np.ndarray | None
     motion: RigidMotion | None
     pairs: np.ndarray
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        rows = [
+            ("", "value"),
+            ("found", str(self.n_found)),
+            ("true", str(self.n_truth)),
+            ("pairs", str(self.n_matched)),
+            ("recall", f"{self.recall:.2%}"),
+            ("precision", f"{self.precision:.2%}"),
+        ]
+        if self.recall_typed is not None and self.precision_typed is not None:
+            rows += [("recall, of the right type", f"{self.recall_typed:.2%}")]
+            rows += [("precision, of the right type", f"{self.precision_typed:.2%}")]
+        rms = (self.rms, self.rms_x, self.rms_y, self.rms_z)
+        names = ("rms distance (Å)", "along x", "along y", "along z")
+        rows += [(name, f"{value:.3f}") for name, value in zip(names, rms, strict=True)]
+        return html_table(rows, "Found atoms against true ones")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pairs as plain numbers, lists and None (for NaN), fit for JSON."""

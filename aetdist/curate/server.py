@@ -58,7 +58,8 @@ class CurationServer(ThreadingHTTPServer):
     store : str or Path
         The store; it is only read.
     edits : str or Path, optional
-        Table to write; the default lies beside the store, ``run.edits.csv`` for ``run.zarr``.
+        Table to write; the default lies beside the store, ``run.edits.csv`` for ``run.zarr``; of a store in S3, in the
+        current folder.
     port : int
         0 for one that is free.
 
@@ -73,12 +74,13 @@ class CurationServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, store: str | Path, edits: str | Path | None = None, *, port: int = 0) -> None:
-        path = Path(store)
-        with Store.open(path) as opened:
+        with Store.open(store) as opened:
+            path = opened.path
             group = newest(ATOMS, opened)
             atoms = opened.read(group)
             self.surroundings = Surroundings(opened, atoms)
-        self.decisions = Decisions(atoms, edits or path.with_name(f"{path.stem}.edits.csv"))
+        beside = path.parent if isinstance(path, Path) else Path()  # of a store in S3 in the current folder
+        self.decisions = Decisions(atoms, edits or beside / f"{path.stem}.edits.csv")
         numbers = self.decisions.started_from["atom"].values
         self.order = numbers[by_doubt(atoms)].tolist()
         self.rank = {number: rank for rank, number in enumerate(self.order)}

@@ -156,7 +156,7 @@ def _is_number(word: str) -> bool:
         float(word)
     except ValueError:
         return False
-    return True
+    return "_" not in word  # Python would read 1_0 as ten
 
 
 def _column(name: str, words: list[tuple[str, str]]) -> np.ndarray:

@@ -15,6 +15,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
 
+from .._html import html_table
 from ..errors import StoreError
 from .folder import StoreFolder
 from .hierarchy import attributes_of, check_root, digest_in, nodes, root_attributes
@@ -152,6 +153,15 @@ class Store:
     def __repr__(self) -> str:
         """Call that opens it."""
         return f"Store.open({str(self.path)!r}, mode={'r' if self._lock is None else 'a'!r})"
+
+    def _repr_html_(self) -> str:
+        """Its groups as a table, for notebooks."""
+        rows = [("group", "state", "made by", "when", "seed")]
+        for name, attributes in nodes(self.path):
+            record = Record.from_dict(attributes["provenance"])
+            seed = "" if record.seed is None else str(record.seed)
+            rows.append((name, str(attributes["status"]), record.stage, str(record.created or ""), seed))
+        return html_table(rows, str(self.path))
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -147,6 +147,13 @@ def test_compare__by_hand():
     assert json.loads(json.dumps(result.to_dict()))["confusion"] == [[1, 1], [0, 0]]
 
 
+def test_compare__shows_a_table_in_a_notebook():
+    here = atoms([[0, 0, 0], [5, 0, 0]], types=[1, 2])
+    page = metrics.compare_atoms(here, atoms([[0.1, 0, 0], [9, 0, 0]], types=[1, 1]), by_type=True)._repr_html_()
+    assert "<td>recall</td><td>50.00%</td>" in page and "<td>rms distance (Å)</td><td>0.100</td>" in page
+    assert "<td>precision, of the right type</td><td>50.00%</td>" in page
+
+
 def test_compare__identity():
     points = packing(np.random.default_rng(3))
     result = metrics.compare_atoms(

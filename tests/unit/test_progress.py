@@ -42,3 +42,45 @@ def test_track__unknown_length():
     with progress.listen(lambda *step: seen.append(step)):
         list(progress.track(iter("a"), "tilts"))
     assert seen == [(0, None, "tilts"), (1, None, "tilts")]
+
+
+def test_show_progress__line_in_a_terminal(capsys):
+    with progress.show_progress(every=0):
+        progress.report(1, 2, "windows")
+        progress.report(3, None, "tilts")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "\rwindows 1 of 2\rtilts 3\rtilts 3\n"
+
+
+def test_show_progress__draws_seldom_and_at_the_end(capsys):
+    with progress.show_progress(every=3600):
+        for done in range(100):
+            progress.report(done + 1, 100, "tilts")
+    assert capsys.readouterr().err == "\rtilts 1 of 100\rtilts 100 of 100\n"
+    with progress.show_progress():
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+def test_show_progress__bars_in_a_notebook(monkeypatch):
+    import IPython
+    import IPython.display
+
+    class Handle:
+        def update(self, page):
+            pages.append(page.data)
+
+    def display(page, display_id):
+        pages.append(page.data)
+        return Handle()
+
+    pages = []
+    monkeypatch.setattr(IPython, "get_ipython", lambda: type("Shell", (), {"kernel": None})())
+    monkeypatch.setattr(IPython.display, "display", display)
+    with progress.show_progress(every=0):
+        progress.report(1, 2, "<windows>")
+        progress.report(3, None, "tilts")
+    assert len(pages) == 3
+    assert '<progress value="1" max="2" aria-label="&lt;windows&gt;"></progress> &lt;windows&gt; 1 of 2' in pages[-1]
+    assert '<progress aria-label="tilts"></progress> tilts 3' in pages[-1]

@@ -413,6 +413,16 @@ def test_store__notes_go_with_their_group(tmp_path: Path) -> None:
             store.note("atoms", summary={})
 
 
+def test_store__shows_its_groups_in_a_notebook(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "a <b>.zarr") as store:
+        store.write("volume", volume(), record=RECORD)
+        store.begin("atoms", xr.Dataset({"a": ("b", np.zeros(2))}), record=Record("trace"))
+        page = store._repr_html_()
+    assert "<td>volume</td><td>complete</td><td>reconstruct</td>" in page
+    assert "<td>atoms</td><td>incomplete</td><td>trace</td>" in page
+    assert "a &lt;b&gt;.zarr</caption>" in page
+
+
 def test_store__lazy_text_is_refused(tmp_path: Path) -> None:
     dataset = xr.Dataset({"species": ("atom", da.from_array(np.array(["Fe", "Co"]), chunks=1))})
     with Store.create(tmp_path / "run.zarr") as store, pytest.raises(StoreError, match="load it first"):

@@ -160,6 +160,8 @@ def test_read_atoms__never_unpickles(tmp_path: Path) -> None:
         ("x [nm],y,z\n1,2,3\n", "line 1: x is in 'nm'; needed is 'angstrom'"),
         ("1,2,3\n1,2,inf\n", "line 2: z = 'inf' came; finite numbers"),
         ("x,y,z,type\n1,2,3,1.5\n", "line 2: type = '1.5' came; a whole number"),
+        ("x,y,z,type\n1,2,3,1e300\n", "a whole number"),
+        ("x,y,z\n1,2,1_0\n", "z = '1_0' came, a number"),
         ("x,y,z,unresolved\n1,2,3,0.5\n", "line 2: unresolved = '0.5' came, True or False"),
         ("x,y,z,position_sigma_x\n1,2,3,0.5\n", "position_sigma_x came; _x, _y and _z are needed"),
         ('x,y,z\n"1,2,3\n', "line 2: "),
