@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from dask.array.core import normalize_chunks
+from zarr.codecs import ZstdCodec
 
 from ..errors import AetdistError, StoreError
 from .damage import describe_damage
@@ -151,6 +152,18 @@ def write_region(path: str | Place, group: str, variable: str, region: tuple[sli
         if np.shape(array) != shape:
             raise StoreError(f"{group}/{variable}: an array of shape {np.shape(array)} for a region of shape {shape}.")
         target[tuple(slice(start, stop) for start, stop, _ in bounds)] = array
+
+
+def encodings(dataset: xr.Dataset, chunks: Mapping[str, tuple[int, ...]]) -> dict[Any, dict[str, Any]]:
+    """How each variable is stored: in these chunks, compressed, each with a checksum; what is not written is NaN."""
+    encoding: dict[Any, dict[str, Any]] = {}
+    for key, variable in dataset.variables.items():
+        encoding[key] = {"compressors": [ZstdCodec(checksum=True)], "_FillValue": None}
+        if variable.ndim:
+            encoding[key]["chunks"] = chunks[str(key)]
+        if variable.dtype.kind == "f":
+            encoding[key]["fill_value"] = float("nan")
+    return encoding
 
 
 def stored_chunks(variable: xr.Variable, chunks: Mapping[str, int]) -> tuple[int, ...]:
