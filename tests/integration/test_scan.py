@@ -16,7 +16,9 @@ import aetdist as aet
 from aetdist import pipeline
 from aetdist.errors import CapacityError, InputError, StoreError
 from aetdist.io import Record, Store, require_record
-from aetdist.reconstruct import memory, reconstruct_scan, trials
+from aetdist.reconstruct import grid, memory, reconstruct_scan, reprojection, trials
+from aetdist.reconstruct.film import coarse_film
+from aetdist.reconstruct.windows import ScanPlan
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from small_film import N_WINDOWS, PASSES, SCAN, copy, density, film_series
@@ -174,6 +176,23 @@ def test_reconstruct_scan__refuses_bad_options(series: Path, tmp_path: Path) -> 
             with pytest.raises(InputError, match=message):
                 reconstruct_scan(store, **{**SCAN, **wrong})
         assert store.groups() == groups and store.pending("scan/coarse") is None
+
+
+def test_film_r_factor__does_not_depend_on_the_strips(
+    scanned: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One strip, as the scan took here, or dozens of few rows and tilts in small pieces of the film."""
+    path, _ = scanned
+    with Store.open(path) as store:
+        volume, field = store.read("volume"), grid.Field.of(store.read("tilt_series/aligned"))
+    first, shape = grid.volume_grid(field, None, SCAN["thickness"])
+    plan = ScanPlan(field, first, shape, coarse_film(field, SCAN["thickness"], (40, 48)), ())
+    whole = reprojection.film_r_factor(str(path), "volume", plan)
+    np.testing.assert_array_equal(whole, volume["r_factor"][0])
+    for name, value in (("STRIP_ROWS", 16), ("PIECE_VOXELS", 2**14), ("_STRIP_PIXELS", 2**13)):
+        monkeypatch.setattr(reprojection, name, value)
+    assert len(reprojection.cut_strips(field, shape)) > 10
+    np.testing.assert_allclose(reprojection.film_r_factor(str(path), "volume", plan), whole, rtol=1e-5)
 
 
 def test_reconstruct_scan__refuses_windows_that_do_not_fit(
