@@ -54,25 +54,30 @@ def nodes(path: Place) -> list[tuple[str, dict[str, Any]]]:
         inside = zip(level, together(subfolders, [folder for _, folder, _ in level]), strict=True)
         below = [(f"{name}/{child.name}".lstrip("/"), child) for (name, _, _), folders in inside for child in folders]
         metadata = zip(below, together(_metadata, [child for _, child in below]), strict=True)
-        level = [(*child, said.get("attributes", {})) for child, said in metadata if said.get("node_type") == "group"]
+        level = [(*child, _attributes(said)) for child, said in metadata if said.get("node_type") == "group"]
     return sorted(found.items(), key=lambda node: node[0].split("/"))
 
 
 def attributes_of(folder: str | Place) -> dict[str, Any]:
     """Attributes of a group; empty where there is none."""
     metadata = _metadata(place(folder))
-    return metadata.get("attributes", {}) if metadata.get("node_type") == "group" else {}
+    return _attributes(metadata) if metadata.get("node_type") == "group" else {}
+
+
+def _attributes(metadata: dict[str, Any]) -> dict[str, Any]:
+    attributes = metadata.get("attributes")
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def digest_in(attributes: dict[str, Any]) -> str:
     """Digest of how a group was made, in its attributes: as it was asked for, or by its own record."""
     asked = attributes.get("notes", {}).get("request")
-    return str(asked or Record.from_dict(attributes["provenance"]).digest)
+    return str(asked or Record.from_dict(attributes.get("provenance")).digest)
 
 
 def _metadata(folder: Place) -> dict[str, Any]:
     try:
         metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return {}
     return metadata if isinstance(metadata, dict) else {}

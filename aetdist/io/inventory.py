@@ -32,7 +32,7 @@ def describe_groups(store: Store) -> dict[str, dict[str, Any]]:
     found = dict(nodes(store.path))
     groups = {}
     for group, attributes in found.items():
-        record = Record.from_dict(attributes["provenance"])
+        record = Record.from_dict(attributes.get("provenance"))
         described: dict[str, Any] = {
             "status": attributes["status"],
             "dimensions": {str(name): size for name, size in open_dataset(store.path, group).sizes.items()},

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import redacted
+from ..errors import StoreError, redacted
 from ..schema import SCHEMA_VERSION
 
 
@@ -70,9 +70,21 @@ class Record:
         return {**asdict(self), "digest": self.digest}
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Record:
-        """The record that `to_dict` wrote."""
-        return cls(**{name: value for name, value in stored.items() if name != "digest"})
+    def from_dict(cls, stored: Any) -> Record:
+        """The record that `to_dict` wrote.
+
+        Raises
+        ------
+        StoreError
+            If it is damaged.
+        """
+        try:
+            return cls(**{name: value for name, value in stored.items() if name != "digest"})
+        except (TypeError, ValueError, AttributeError) as error:
+            raise StoreError(
+                f"The record of how a group was made is damaged ({error}): restore its zarr.json from a copy, or "
+                "delete the group and make it again."
+            ) from error
 
 
 def plain(value: Any) -> Any:

@@ -171,12 +171,12 @@ class Store:
     def record(self, group: str) -> Record | None:
         """How a group was made; None if it is absent or incomplete."""
         attributes = attributes_of(inside(self.path, group))
-        return Record.from_dict(attributes["provenance"]) if attributes.get("status") == "complete" else None
+        return Record.from_dict(attributes.get("provenance")) if attributes.get("status") == "complete" else None
 
     def pending(self, group: str) -> Record | None:
         """How a group that is begun but not finished is being made; None if it is absent or complete."""
         attributes = attributes_of(inside(self.path, group))
-        return Record.from_dict(attributes["provenance"]) if attributes.get("status") == "incomplete" else None
+        return Record.from_dict(attributes.get("provenance")) if attributes.get("status") == "incomplete" else None
 
     def digest(self, group: str) -> str:
         """Digest of how a complete group was made: as it was asked for (the note ``request``), or by its own record.

@@ -319,6 +319,8 @@ def test_readers__rewritten_text(name: str) -> None:
     run()
 
 
+# Zarr says of an array that it does not recognise that it leaves it out.
+@pytest.mark.filterwarnings("ignore:Object at .* is not recognized:zarr.errors.ZarrUserWarning")
 @pytest.mark.parametrize("file", ["zarr.json", "volume/zarr.json", "volume/density/zarr.json"])
 def test_readers__damaged_metadata_of_a_store(file: str) -> None:
     """What a store, a group, an array says of itself; nothing of the array is read."""
