@@ -264,7 +264,7 @@ def write_numbers(rows: Sequence[Row], path: Path) -> Path:
 
 
 def numbers_text(rows: Sequence[Row]) -> str:
-    """The numbers of the paper and ours as a table of text."""
+    """The numbers of the paper and ours as a table of text; the last line doubts that the sample is the paper's."""
     lines = [f"{'Yang et al., Nature 592, 60 (2021)':<44} {'paper':>9} {'ours':>9} {'difference':>11}"]
     for row in rows:
         name = f"{row.quantity} ({row.unit})" if row.unit else row.quantity
@@ -273,6 +273,9 @@ def numbers_text(rows: Sequence[Row]) -> str:
         else:
             ours = f"{row.ours:.0f}" if row.ours == round(row.ours) else f"{row.ours:.4g}"
             lines.append(f"{name:<44} {row.paper:>9g} {ours:>9} {row.difference:>+11.3g}")
+    atoms = rows[0]
+    if abs(atoms.difference) > 0.1 * atoms.paper:
+        lines.append(f"\nIs this the paper's sample? It has {atoms.ours:,.0f} atoms, the paper's {atoms.paper:,.0f}.")
     return "\n".join(lines)
 
 

@@ -1,10 +1,14 @@
 """What went wrong, in one line: what came, what is needed, what to do."""
 
 import re
+from typing import Any
 
 
 class AetdistError(Exception):
-    """An error the user can mend; the command line prints its one line and no traceback."""
+    """An error the user can mend; the command line prints its one line and no traceback. No secret stands in it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*(redacted(text) if isinstance(text, str) else text for text in arguments))
 
 
 class InputError(AetdistError, ValueError):

@@ -32,8 +32,9 @@ def cluster_errors() -> Iterator[None]:
                 "worker has. Give each worker more (--memory-limit, and fewer of them with --workers), or cut the work "
                 f"into smaller pieces. {_RESUME}"
             ) from error
-        # By name, as Dask need not be there: FutureCancelledError, FuturesCancelledError, ClosedClientError ...
-        if kind.endswith("CancelledError") or kind in ("CommClosedError", "ClosedClientError"):
+        # By name, as Dask need not be there: FutureCancelledError, FuturesCancelledError ...
+        gone = kind.endswith("CancelledError") or kind in ("CommClosedError", "ClosedClientError")
+        if gone or (isinstance(error, OSError) and "trying to connect to" in str(error)):
             reason = " ".join(str(error).split()) or kind
             raise ClusterError(
                 f"The connection to the Dask scheduler is lost ({reason}); look whether it still runs, and start it "

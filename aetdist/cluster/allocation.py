@@ -189,7 +189,9 @@ def _client(address: str, security: Any, workers: int, timeout: float) -> Iterat
 
 def _hush(level: int = logging.CRITICAL) -> None:
     """Connections that break while everything closes are nothing to report (runs in every process of the cluster)."""
-    logging.getLogger("distributed").setLevel(level)
+    for name in ("distributed", *logging.root.manager.loggerDict):
+        if name.split(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(level)
 
 
 def _wait(client: Client, workers: int, timeout: float) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 import zarr
 from dask.array.core import normalize_chunks
+from zarr.codecs import ZstdCodec
 
-from ..errors import StoreError
+from ..errors import AetdistError, StoreError
 from .damage import describe_damage
 from .hierarchy import attributes_of
 from .places import Place, inside, place, zarr_store
@@ -67,13 +68,22 @@ def open_dataset(path: str | Place, group: str, *, chunks: dict[str, int] | None
     Raises
     ------
     StoreError
-        If there is no such group.
+        If there is no such group, or what it says of itself is damaged.
     """
     if not (inside(place(path), group) / "zarr.json").is_file():
         raise StoreError(f"{path} holds no group {group!r}.")
-    dataset = xr.open_dataset(
-        zarr_store(path), engine="zarr", group=group, consolidated=False, zarr_format=3, chunks=chunks
-    )
+    try:
+        dataset = xr.open_dataset(
+            zarr_store(path), engine="zarr", group=group, consolidated=False, zarr_format=3, chunks=chunks
+        )
+    except AetdistError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise StoreError(
+            f"{path}: the group {group!r} cannot be opened ({reason}): a zarr.json in it is damaged; restore it from a "
+            "copy, or delete the group and make it again."
+        ) from error
     for name, variable in dataset.variables.items():
         if variable.dtype.kind == "T":
             text = np.array(np.asarray(variable).tolist(), dtype=str).reshape(variable.shape)
@@ -142,6 +152,18 @@ def write_region(path: str | Place, group: str, variable: str, region: tuple[sli
         if np.shape(array) != shape:
             raise StoreError(f"{group}/{variable}: an array of shape {np.shape(array)} for a region of shape {shape}.")
         target[tuple(slice(start, stop) for start, stop, _ in bounds)] = array
+
+
+def encodings(dataset: xr.Dataset, chunks: Mapping[str, tuple[int, ...]]) -> dict[Any, dict[str, Any]]:
+    """How each variable is stored: in these chunks, compressed, each with a checksum; what is not written is NaN."""
+    encoding: dict[Any, dict[str, Any]] = {}
+    for key, variable in dataset.variables.items():
+        encoding[key] = {"compressors": [ZstdCodec(checksum=True)], "_FillValue": None}
+        if variable.ndim:
+            encoding[key]["chunks"] = chunks[str(key)]
+        if variable.dtype.kind == "f":
+            encoding[key]["fill_value"] = float("nan")
+    return encoding
 
 
 def stored_chunks(variable: xr.Variable, chunks: Mapping[str, int]) -> tuple[int, ...]:

@@ -13,7 +13,6 @@ import dask
 import dask.array as da
 import xarray as xr
 import zarr
-from zarr.codecs import ZstdCodec
 
 from .._html import html_table
 from ..errors import StoreError
@@ -22,7 +21,7 @@ from .hierarchy import attributes_of, check_root, digest_in, nodes, root_attribu
 from .lock import StoreLock
 from .places import Place, inside, move_tree, place, remove_tree, zarr_store
 from .record import Record, plain, without_secrets
-from .regions import open_dataset, store_errors, stored_chunks, write_lazily
+from .regions import encodings, open_dataset, store_errors, stored_chunks, write_lazily
 
 #: Tables and maps up to this size are read at once instead of lazily.
 _EAGER_BYTES = 16 * 2**20
@@ -357,20 +356,13 @@ class Store:
             if array.dtype.kind not in "biuf":
                 raise StoreError(f"{group}/{name} is a lazy array of {array.dtype}; load it first ({name}.load()).")
         stored = {str(name): stored_chunks(v, chunks or {}) for name, v in dataset.variables.items()}
-        encoding: dict[Any, dict[str, Any]] = {}
-        for key, variable in dataset.variables.items():
-            encoding[key] = {"compressors": [ZstdCodec(checksum=True)], "_FillValue": None}
-            if variable.ndim:
-                encoding[key]["chunks"] = stored[str(key)]
-            if variable.dtype.kind == "f":
-                encoding[key]["fill_value"] = float("nan")
         with store_errors(self.path):
             self.delete(group)
             dataset.to_zarr(
                 zarr_store(self.path),
                 group=group,
                 mode="w",
-                encoding=encoding,
+                encoding=encodings(dataset, stored),
                 compute=False,
                 consolidated=False,
                 zarr_format=3,

@@ -83,7 +83,7 @@ def read_edits(path: str | Path) -> tuple[Edit, ...]:
         If the file is missing or malformed; the message names it, the line, what came and what is needed.
     """
     path = Path(path)
-    return parse_edits(read_text(path), path)
+    return parse_edits(read_text(path, "file of edits"), path)
 
 
 def parse_edits(text: str, path: Path) -> tuple[Edit, ...]:

@@ -36,6 +36,7 @@ from .tilts import (
 )
 from .validation import draw_design, draw_validation
 from .voronoi import draw_chemical_order, draw_voronoi_indices
+from .windows import draw_r_map, draw_windows
 
 __all__ = [
     "draw_atom_refinement",
@@ -60,6 +61,7 @@ __all__ = [
     "draw_partial_distributions",
     "draw_preprocessing",
     "draw_r_factors",
+    "draw_r_map",
     "draw_refinement",
     "draw_repeats",
     "draw_reprojection",
@@ -70,6 +72,7 @@ __all__ = [
     "draw_types_on_slices",
     "draw_validation",
     "draw_voronoi_indices",
+    "draw_windows",
     "save_picture",
     "write_page",
     "write_pictures",

@@ -56,7 +56,7 @@ def draw_windows(volume: xr.Dataset, windows: xr.Dataset, *, field: Field | None
         axes.add_patch(Rectangle(corner[::-1], *shape, fill=False, edgecolor=colour, linewidth=1.4))
         if len(first) <= 60:
             axes.annotate(
-                f"{k + 1}", (corner[::-1] + end[::-1]) / 2, ha="center", va="center", fontsize=9, color=colour
+                f"{k + 1}", (corner[::-1] + end[::-1]) / 2, ha="center", va="center", fontsize="small", color=colour
             )
     if field is not None:
         axes.add_patch(Rectangle((field[0], field[2]), field[1] - field[0], field[3] - field[2], fill=False,

@@ -149,6 +149,7 @@ def test_page__of_the_demo_is_whole_and_fits(browser, demo):
         assert page.locator("section:not(:has(h2))").count() == 1
         broken = "all => all.filter((e) => !(e.complete && e.naturalWidth)).map((e) => e.alt)"
         assert page.eval_on_selector_all("img", broken) == []
+        assert "Not drawn" not in page.inner_text("main") and page.locator("#picture-windows").count() == 1
         assert page.get_attribute(".atoms3d", "data-state") == "ready"
         assert page.locator(".modes button").all_inner_texts() == ["type", "order", "sigma", "MRO", "intensity"]
         commands = page.inner_text("#commands").splitlines()
@@ -175,8 +176,8 @@ def test_page__nothing_overlaps_or_is_cut_off(browser, demo, width, theme):
     [
         ("h2 { margin-bottom: -3rem }", "on one another"),
         (".numbers { width: 150vw }", "beyond the page"),
-        ("figcaption { white-space: nowrap }", "wider than its place"),
-        (".plot { height: 3rem; overflow: hidden } .plot canvas { position: static; height: 5rem }", "clipped"),
+        ("p { white-space: nowrap }", "wider than its place"),
+        (".atoms3d .plot canvas { height: 60rem }", "clipped"),
     ],
 )
 def test_page__what_overlaps_or_is_cut_off_would_be_noticed(browser, many_page, style, wrong):

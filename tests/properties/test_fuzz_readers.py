@@ -19,15 +19,17 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 
+import dask.array as da
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aetdist import pipeline
 from aetdist.errors import AetdistError
 from aetdist.experiment import read_experiment
-from aetdist.io import read_atoms, read_volume
+from aetdist.io import Record, Store, read_atoms, read_volume
 from aetdist.io.readers import (
     has_frames,
     list_datasets,
@@ -313,6 +315,27 @@ def test_readers__rewritten_text(name: str) -> None:
             else:
                 with bounded():
                     refused_or_read(lambda: read(path))
+
+    run()
+
+
+@pytest.mark.parametrize("file", ["zarr.json", "volume/zarr.json", "volume/density/zarr.json"])
+def test_readers__damaged_metadata_of_a_store(file: str) -> None:
+    """What a store, a group, an array says of itself; nothing of the array is read."""
+    path = folder() / f"{file.replace('/', '-')}.zarr"
+    with Store.create(path) as store:
+        lazy = da.ones((4, 6, 7), chunks=(2, 6, 7), dtype=np.float32)
+        dataset = xr.Dataset({"density": (("z", "y", "x"), lazy)}, {"z": np.arange(4.0)}, {"units": "1"})
+        store.write("volume", dataset, record=Record("reconstruct"))
+    content = (path / file).read_bytes()
+
+    @FUZZ
+    @given(data=st.one_of(damage(content), rewritten(content.decode())))
+    def run(data: bytes) -> None:
+        (path / file).write_bytes(data)
+        with bounded():
+            refused_or_read(lambda: Store.open(path).read("volume"))
+            refused_or_read(lambda: pipeline.info(path))
 
     run()
 

@@ -96,6 +96,7 @@ def test_mpi__a_rank_that_works_ends_with_the_cluster(monkeypatch):
         seen.update(options, security=Security(), allowed=dask.config.get("distributed.scheduler.allowed-failures"))
         return False  # as for scheduler and workers, when all is over
 
+    monkeypatch.setattr(allocation, "_hush", lambda level: None)  # this process goes on
     world = World(0, 4)
     mpi = types.SimpleNamespace(COMM_WORLD=world, COMM_TYPE_SHARED=None)
     monkeypatch.setitem(sys.modules, "mpi4py.MPI", mpi)

@@ -28,6 +28,7 @@ GONE = FutureCancelledError("window-3", "scheduler-connection-lost", "Client los
         ),
         (GONE, ClusterError, r"connection to the Dask scheduler is lost \(window-3 cancelled .*start it again"),
         (CommClosedError("in <TCP>"), ClusterError, r"is lost \(in <TCP>\)"),
+        (OSError("Timed out trying to connect to tcp://a:1"), ClusterError, r"is lost \(Timed out .*tcp://a:1\)"),
     ],
 )
 def test_cluster_errors__one_line_and_the_run_goes_on(error: Exception, kind: type[Exception], words: str) -> None:

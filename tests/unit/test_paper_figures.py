@@ -132,6 +132,7 @@ def test_draw_figures__of_a_file(complete: Findings, tmp_path: Path) -> None:
     assert list(said["figures"]) == ["figure_2_short_range_order"]
     assert said["not_drawn"] == {"extended_data_3_tilt_series": "there is no tilt series"}
     assert "extended_data_3_tilt_series: there is no tilt series" in said["text"]
+    assert "Is this the paper's sample?" in said["text"]
     with (tmp_path / "out" / "numbers.csv").open() as file:
         table = {row["quantity"]: row for row in csv.DictReader(file)}
     assert float(table["atoms"]["ours"]) == complete.atoms.sizes["atom"] and table["fcc clusters"]["ours"] == ""

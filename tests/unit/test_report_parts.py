@@ -103,6 +103,12 @@ def test_tilt_strip__of_many_large_images_is_bounded(monkeypatch):
     assert image_of(strip.frames[0]).shape[:2] == (3, 5)
 
 
+def test_tilt_strip__of_images_of_which_nothing_was_measured_is_black():
+    series = made_series()
+    strip = tilt_strip(series.assign(mask=series["mask"] & False), "aligned")
+    assert all(image_of(frame)[..., :3].max() < 4 for frame in strip.frames)
+
+
 def test_tilt_strip__of_raw_frames_shows_the_first_of_each_tilt():
     series = made_series()
     raw = xr.Dataset({"frames": series["images"].expand_dims(frame=2, axis=1), "angles": series["angles"]})

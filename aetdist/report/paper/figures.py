@@ -110,7 +110,8 @@ FIGURES = (
     ),
     PaperFigure(
         "extended_data_6_tolerance", "Extended Data Fig. 6",
-        "What the largest distance of a centre from its site changes: (a) clusters, (b) centres in them.",
+        "What the largest distance of a centre from its site changes in the invariant search: (a) clusters, "
+        "(b) centres in them.",
         (
             Panel("a", ("tolerances",), mro.fill_tolerances("count", "clusters")),
             Panel("b", ("tolerances",), mro.fill_tolerances("centres", "centres in clusters")),
