@@ -178,7 +178,8 @@ class Decisions:
                 edit = next(edits)
                 if left[edit.row] > 0:
                     left[edit.row] -= 1
-                    lines.append(_Line(edit.row, edit, is_refined=True))
+                    number = None if edit.action == "delete" else self._nearest(edit.new_position or edit.position)
+                    lines.append(_Line(edit.row, edit, number, is_refined=True))
                 else:
                     atoms = apply_edits(atoms, [edit])
                     lines.append(_Line(edit.row, edit, int(atoms.attrs["edited_atoms"][-1])))
@@ -187,14 +188,17 @@ class Decisions:
     def _found(self, text: str) -> int | None:
         """Number of the atom that was accepted at a place, if there is still one."""
         try:
-            place = [float(word) for word in text.lstrip()[len(_ACCEPT) :].split(",")]
+            x, y, z = (float(word) for word in text.lstrip()[len(_ACCEPT) :].split(","))
         except ValueError:
             return None
-        if len(place) != 3 or not self.started_from.sizes["atom"]:
-            return None
+        return self._nearest((x, y, z))
+
+    def _nearest(self, place: tuple[float, float, float]) -> int | None:
+        """Number of the atom at a place, if there is one."""
         distance = np.linalg.norm(self.started_from["position"].values - place, axis=1)
-        nearest = int(distance.argmin())
-        return int(self.started_from["atom"].values[nearest]) if distance[nearest] <= TOLERANCE else None
+        if not distance.min(initial=np.inf) <= TOLERANCE:
+            return None
+        return int(self.started_from["atom"].values[distance.argmin()])
 
     def _made(self, lines: list[_Line]) -> xr.Dataset:
         """The atoms after all edits that they have not gone through yet."""

@@ -238,6 +238,7 @@ def test_decisions__what_the_atoms_went_through_is_kept_and_not_done_twice(tmp_p
     refined = apply_edits(atoms(), [_add(3.0, 3.2, 0.4)])
     decisions = Decisions(refined, tmp_path / "edits.csv")
     assert decisions.atoms.sizes["atom"] == 7
+    assert decisions.decided() == {16}
     with pytest.raises(InputError, match="were refined with this decision"):
         decisions.undo()
     decisions.delete(11)
