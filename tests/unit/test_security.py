@@ -24,18 +24,13 @@ import xarray as xr
 from click.testing import CliRunner
 
 import aetdist
-from aetdist import _console, pipeline
+from aetdist import _console, pipeline, write_report
 from aetdist.cli import program
 from aetdist.cluster import connect
 from aetdist.errors import AetdistError, InputError, StoreError, redacted
 from aetdist.io import BlockLedger, Record, Store, open_dataset, read_atoms, write_region
 from aetdist.io.places import FolderZarr, inside
 from aetdist.io.readers import list_datasets, list_files, open_frames, open_stack, read_calibration, read_table
-
-try:
-    from aetdist import write_report
-except ImportError:
-    from aetdist.report import write_report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from foreign_files import write_ncem
