@@ -137,11 +137,12 @@ def require_fit(name: str, keywords: Mapping[str, Any], series: xr.Dataset, work
             size,
             solver=keywords["solver"],
             final_iterations=keywords["final_iterations"],
+            available=workers.task_bytes,
         )
     elif name == "reconstruct":
         first, shape = volume_grid(images.field, keywords["shape"], keywords["thickness"])
         if keywords["slabs"] is None:
-            require_one_piece(shape, images.pixels, ONE_PIECE_ADVICE, keywords["solver"])
+            require_one_piece(shape, images.pixels, ONE_PIECE_ADVICE, keywords["solver"], available=workers.task_bytes)
         else:
             _slabs(images, first, shape, keywords["slabs"], workers)
 

@@ -64,7 +64,7 @@ def coarse_bytes(coarse: CoarseFilm, field: Field) -> int:
     return solver_bytes("fista", coarse.shape, pixels) + _READING
 
 
-def require_memory(need: int, what: str, advice: str) -> None:
+def require_memory(need: int, what: str, advice: str, available: int | None = None) -> None:
     """Refuse what does not fit into the memory of this task, of a worker, or of the machine.
 
     Raises
@@ -72,14 +72,16 @@ def require_memory(need: int, what: str, advice: str) -> None:
     CapacityError
         Naming what is needed, what there is, and `advice`.
     """
-    available = available_memory()
+    available = available_memory() if available is None else available
     if need > available:
         raise CapacityError(
             f"{what} needs {need / 2**30:.2f} GiB to reconstruct, {available / 2**30:.2f} GiB are available; {advice}"
         )
 
 
-def require_one_piece(shape: tuple[int, int, int], pixels: int, advice: str, solver: str = "fista") -> None:
+def require_one_piece(
+    shape: tuple[int, int, int], pixels: int, advice: str, solver: str = "fista", *, available: int | None = None
+) -> None:
     """Refuse a volume (z, y, x) that does not fit in one piece, with so many pixels of images.
 
     Raises
@@ -87,7 +89,7 @@ def require_one_piece(shape: tuple[int, int, int], pixels: int, advice: str, sol
     CapacityError
     """
     named = " x ".join(str(n) for n in reversed(shape))
-    require_memory(solver_bytes(solver, shape, pixels), f"A volume of {named} voxels in one piece", advice)
+    require_memory(solver_bytes(solver, shape, pixels), f"A volume of {named} voxels in one piece", advice, available)
 
 
 def task_memory(limit: int | None, threads: int) -> int:
@@ -129,6 +131,7 @@ def require_scan(
     *,
     solver: str,
     final_iterations: int,
+    available: int | None = None,
 ) -> None:
     """Refuse a scan that does not fit, before anything of it is computed.
 
@@ -142,32 +145,32 @@ def require_scan(
         Pixels of a window (y, x).
     solver : str
     final_iterations : int
+    available : int, optional
+        Bytes that a task may take; by default what there is now.
 
     Raises
     ------
     CapacityError
     """
+    available = available_memory() if available is None else available
     n_tilts, whole = len(field.matrices), math.prod(field.detector_shape)
     more = "or give each worker more memory (--memory-limit)"
-    require_memory(
-        coarse_bytes(coarse, field), "The coarse film", f"scan a smaller field (crop the images at import), {more}."
-    )
-    need = window_bytes(window_shape(field, film, size), size, n_tilts, solver)
-    fits = next((s for s in _smaller(size) if _fits(field, film, s, solver)), None)
+    advice = f"scan a smaller field (crop the images at import), {more}."
+    require_memory(coarse_bytes(coarse, field), "The coarse film", advice, available)
+
+    def needed(size: tuple[int, int]) -> int:
+        return window_bytes(window_shape(field, film, size), size, n_tilts, solver)
+
+    fits = next((s for s in _smaller(size) if needed(s) <= available), None)
     smaller = f"use smaller windows (--window {fits[1]} {fits[0]}), " if fits else "use smaller windows (--window), "
-    require_memory(need, f"A window of {size[1]} x {size[0]} pixels", f"{smaller}a smaller thickness, {more}.")
+    what = f"A window of {size[1]} x {size[0]} pixels"
+    require_memory(needed(size), what, f"{smaller}a smaller thickness, {more}.", available)
     if final_iterations:
-        require_one_piece(
-            film, n_tilts * whole, f"leave out the iterations over the whole film (final_iterations = 0), {more}."
-        )
+        advice = f"leave out the iterations over the whole film (final_iterations = 0), {more}."
+        require_one_piece(film, n_tilts * whole, advice, available=available)
 
 
 def _smaller(size: tuple[int, int]) -> list[tuple[int, int]]:
     """Windows to advise, each a tenth smaller than the one before."""
     shares = [0.9**k for k in range(1, 25)]
     return [(y, x) for y, x in ((int(size[0] * s), int(size[1] * s)) for s in shares) if min(y, x) >= _SMALLEST]
-
-
-def _fits(field: Field, film: tuple[int, int, int], size: tuple[int, int], solver: str) -> bool:
-    need = window_bytes(window_shape(field, film, size), size, len(field.matrices), solver)
-    return need <= available_memory()

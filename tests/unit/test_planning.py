@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from aetdist.geometry import euler_from_tilts
 from aetdist.io import Record, Store
 from aetdist.planning import Forecast, Step, Workers, forecast_stages, require_fit, stages, workers_of
 from aetdist.planning.probes import Rates, measure_rates
-from aetdist.reconstruct import memory
+from aetdist.reconstruct.memory import USABLE, WORKER_BYTES
 
 SCAN = {"window": (40, 32), "overlap": 12, "thickness": 16.0}
 GB = 10**9
@@ -120,15 +121,15 @@ def test_forecast_stages__of_one_piece_and_slabs(series: xr.Dataset, monkeypatch
     assert refined.steps == () and refined.note == "not forecast"
 
 
-def test_require_fit__names_a_window_that_fits(series: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_require_fit__names_a_window_that_fits(series: xr.Dataset) -> None:
     """What the message advises is accepted."""
     keywords = checked_keywords("scan", {**SCAN, "window": (96, 56)})
-    monkeypatch.setattr(memory, "available_memory", lambda: 67_000_000)
+    tight = Workers(2, 1, int((67_000_000 + WORKER_BYTES) / USABLE))
     with pytest.raises(CapacityError, match=r"window of 96 x 56 pixels needs .* GiB.*--memory-limit") as error:
-        require_fit("scan", keywords, series, Workers(2, 1, GB))
+        require_fit("scan", keywords, series, tight)
     words = str(error.value).split("--window ")[1].replace(")", "").split()
     smaller = (int(words[0]), int(words[1].strip(",")))
-    require_fit("scan", {**keywords, "window": smaller}, series, Workers(2, 1, GB))
+    require_fit("scan", {**keywords, "window": smaller}, series, tight)
     with pytest.raises(CapacityError, match=r"slabs.*--memory-limit"):
         whole = checked_keywords("reconstruct", {"thickness": 16.0, "slabs": 2})
         require_fit("reconstruct", whole, series, Workers(2, 1, 1_000_000))
@@ -141,7 +142,7 @@ def test_run__refuses_before_anything_is_computed(store: Path, tmp_path: Path, m
         'store = "film.zarr"\n[refine-angles]\nthickness = 16.0\n'
         "[scan]\nwindow = [40, 32]\noverlap = 12\nthickness = 16.0\n"
     )
-    monkeypatch.setattr(memory, "available_memory", lambda: 2**20)
+    monkeypatch.setattr(sys.modules["aetdist.planning.plan"], "workers_of", lambda: Workers(2, 1, 300_000_000))
     with pytest.raises(CapacityError, match="coarse film"):
         pipeline.run(toml)
     with Store.open(store) as opened:
