@@ -55,7 +55,7 @@ def draw_slices(
         cut = cuts[gone]
         box = extent(cut[across].values, cut[up].values)
         axes.imshow(cut.transpose(up, across), extent=box, cmap="gray", vmin=0, vmax=top or 1)
-        axes.set_title(f"{gone} = {float(cut[gone]):.0f} Å", fontsize="small")
+        axes.set_title(f"{gone} = {round(float(cut[gone]))} Å", fontsize="small")
     add_scale_bar(views["z"])
     return figure
 

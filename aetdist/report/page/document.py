@@ -213,4 +213,6 @@ def _view(models: Sequence[Mapping[str, Any]]) -> str:
         options = "".join(f'<option value="{i}">{escape(model["name"])}</option>' for i, model in enumerate(models))
         choice = f"<label>Model <select>{options}</select></label>"
     text = f"{n:,} atoms" if shown == n else f"{shown:,} of {n:,} atoms, evenly by number"
+    if len(models) > 1:
+        text += f" in {len(models)} models"
     return Template(_file("view.html")).substitute(text=text, choice=choice)
