@@ -55,23 +55,28 @@ def grow_candidates(
     run = dask.delayed(_grow)
     parts = [run(o, shared, name, tolerance, *distance) for name in lattices for o in blocks(len(points), block)]
     best: dict[tuple[str, bytes], Candidate] = {}
-    for candidate in (c for part in dask.compute(*parts) for c in part):
-        key = candidate[0], np.sort(candidate[1]).tobytes()
-        if key not in best or candidate[3][13] < best[key][3][13]:
-            best[key] = candidate
+    for name, sizes, *arrays in dask.compute(*parts):
+        # What came from a worker may be for reading only; selection changes it.
+        poses, members, sites = (np.require(array, requirements="W") for array in arrays)
+        ends = np.cumsum(sizes)
+        for start, end, pose in zip(ends - sizes, ends, poses, strict=True):
+            candidate = name, members[start:end], sites[start:end], pose
+            key = name, np.sort(candidate[1]).tobytes()
+            if key not in best or pose[13] < best[key][3][13]:
+                best[key] = candidate
     return list(best.values())
 
 
-def _grow(origins: np.ndarray, shared: Any, name: str, tolerance: float, low: float, high: float) -> list[Candidate]:
+def _grow(
+    origins: np.ndarray, shared: Any, name: str, tolerance: float, low: float, high: float
+) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Lattice; size and pose of every candidate; members and sites of all, one after the other."""
     lattice = make_lattice(name)
     sizes, poses, members, sites = grow_block(
         origins, *shared, lattice.sites, lattice.neighbours, seed_pairs(name), tolerance, low, high, FEWEST
     )
-    # Copies, so that the block's arrays, mostly empty, are not kept.
-    return [
-        (name, members[i, : sizes[i]].copy(), sites[i, : sizes[i]].copy(), poses[i].copy())
-        for i in np.flatnonzero(sizes)
-    ]
+    filled, found = np.arange(members.shape[1]) < sizes[:, None], sizes > 0
+    return name, sizes[found], poses[found], members[filled], sites[filled]
 
 
 def select_clusters(
