@@ -275,7 +275,7 @@ def inside(where: Place, name: str) -> Place:
 
 
 def zarr_store(where: str | Place) -> Any:
-    """What Zarr and xarray open a store by."""
+    """What Zarr and xarray open a store by: it refuses links out of a folder, and asks S3 with this process's keys."""
     where = place(where)
     return S3Zarr(where) if isinstance(where, S3Place) else FolderZarr(where)
 

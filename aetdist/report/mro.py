@@ -236,7 +236,7 @@ def lattice_bonds(mro: xr.Dataset, members: np.ndarray) -> list[tuple[int, int]]
 
 
 def turned(about_y: float, about_x: float) -> np.ndarray:
-    """Rotation by angles in degrees."""
+    """Rotation matrix (3, 3): first about the vertical y axis, then about the horizontal x axis, in degrees."""
     (cy, cx), (sy, sx) = np.cos(np.deg2rad([about_y, about_x])), np.sin(np.deg2rad([about_y, about_x]))
     return np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]]) @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
 

@@ -44,7 +44,7 @@ def picture(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def settings_of(theme: Theme) -> dict[str, Any]:
-    """Settings of matplotlib for a theme."""
+    """Sizes and colours of matplotlib for pictures on the paper of a theme (its rcParams)."""
     paper, ink, grid = _INK[theme]
     return {
         "font.size": 10.0,

@@ -100,7 +100,7 @@ def fill_coordination(panel: SubFigure, material: Material) -> None:
 
 
 def fill_warren_cowley(panel: SubFigure, material: Material) -> None:
-    """Warren-Cowley parameters."""
+    """Chemical order: Warren-Cowley parameters of every two types, with their standard errors."""
     order = material.found["coordination"]
     if "alpha" not in order:
         raise InputError("There is no chemical order; the atoms have one type.")
@@ -108,12 +108,12 @@ def fill_warren_cowley(panel: SubFigure, material: Material) -> None:
 
 
 def fill_order_map(panel: SubFigure, material: Material) -> None:
-    """Q4 against Q6."""
+    """How many atoms have which Q4 and Q6, beside the perfect crystals."""
     plot_order_map(panel.add_subplot(), material.found["bond_order"])
 
 
 def fill_order_histogram(panel: SubFigure, material: Material) -> None:
-    """Normalised bond order."""
+    """How many atoms have which normalised bond order, and the threshold of a crystal."""
     plot_order_histogram(panel.add_subplot(), material.found["bond_order"])
 
 
