@@ -219,9 +219,11 @@ class Store:
         self._complete(group)
         with store_errors(self.path):
             dataset = open_dataset(self.path, group, chunks={})
-            for name, variable in dataset.variables.items():
-                if variable.ndim < 3 and variable.nbytes <= _EAGER_BYTES:
-                    dataset[name] = variable.compute()
+            small = [n for n, v in dataset.variables.items() if v.ndim < 3 and v.nbytes <= _EAGER_BYTES]
+            # Here, whatever client is current: a cluster takes longer to begin than the values to read.
+            loaded = dask.compute(*(dataset[name].variable.data for name in small), scheduler="synchronous")
+            for name, values in zip(small, loaded, strict=True):
+                dataset[name] = dataset[name].variable.copy(data=values)
         return dataset.drop_encoding()
 
     def tree(self) -> xr.DataTree:

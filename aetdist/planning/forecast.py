@@ -54,6 +54,8 @@ class Forecast:
         What the numbers do not say.
     n_windows : int
         Local volumes, where it is a scan.
+    loading : float
+        Seconds until a new worker is ready for it.
     """
 
     stage: str
@@ -61,6 +63,7 @@ class Forecast:
     stored_bytes: int = 0
     note: str = ""
     n_windows: int = 0
+    loading: float = 0.0
 
     @property
     def n_tasks(self) -> int:
@@ -72,13 +75,13 @@ class Forecast:
         """Of the largest task."""
         return max((step.bytes for step in self.steps), default=0)
 
-    def cpu_seconds(self) -> float:
-        """Of all tasks together."""
-        return sum(step.n_tasks * step.seconds for step in self.steps)
+    def cpu_seconds(self, workers: Workers) -> float:
+        """Of all tasks together, done by new workers."""
+        return workers.count * self.loading + sum(step.n_tasks * step.seconds for step in self.steps)
 
     def seconds(self, workers: Workers) -> float:
-        """Until the stage is done."""
-        return sum(step.wall(workers) for step in self.steps)
+        """Until new workers have done the stage."""
+        return self.loading + sum(step.wall(workers) for step in self.steps)
 
     def worker_bytes(self, workers: Workers, own: int) -> int:
         """Peak memory of a worker that holds `own` bytes without any array."""
@@ -95,8 +98,9 @@ class Forecast:
                 "worker_bytes": self.worker_bytes(workers, own),
                 "stored_bytes": self.stored_bytes,
                 "read_bytes": sum(step.read_bytes for step in self.steps),
-                "cpu_seconds": self.cpu_seconds(),
+                "cpu_seconds": self.cpu_seconds(workers),
                 "seconds": self.seconds(workers),
+                "loading_seconds": self.loading,
                 "steps": {
                     step.name: {
                         "n_tasks": step.n_tasks,

@@ -12,15 +12,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import xarray as xr
+from dask.system import CPU_COUNT
 
+from ..blocks.windows import current_client
+from ..cluster import thread_environment
 from ..geometry import ParallelGeometry
+from .workers import Workers
 
+_COMPILED = 15.0  # seconds; loading kernels takes one or two, compiling them tens
 _ROWS, _TILTS = 24, 8  # of a problem that a solver is timed on; what a row and a tilt cost is the same for all
 _PIXELS, _VOXELS = 512, 48  # along an edge
 
@@ -70,6 +77,8 @@ class Rates:
     ----------
     own_bytes : int
         What a worker holds when all kernels are loaded, without arrays.
+    loading : float
+        Seconds by the clock until a new process has loaded all kernels.
     prepare : dict of str to float
         For each probe: the step's length and the projector's plan, once.
     iteration : dict of str to float
@@ -78,19 +87,21 @@ class Rates:
         A voxel in one tilt, projected.
     open : float
         Opening a group of the store.
-    chunk_read, byte_read, byte_written : float
+    chunk_read, byte_read, chunk_written, byte_written : float
         A chunk, and each of its bytes.
     pixel_binned, voxel_started, voxel_textured, voxel_compared, voxel_traced : float
         Of the coarse film and its maps, the start of a window, the stitching, the tracing.
     """
 
     own_bytes: int
+    loading: float
     prepare: dict[str, float]
     iteration: dict[str, float]
     forward: float
     open: float
     chunk_read: float
     byte_read: float
+    chunk_written: float
     byte_written: float
     pixel_binned: float
     voxel_started: float
@@ -99,27 +110,64 @@ class Rates:
     voxel_traced: float
 
 
-def measure_rates(probes: list[Probe]) -> Rates:
-    """Computes: the rates, on a worker of the current Dask client, else in a process of its own (some seconds)."""
-    from ..blocks.windows import current_client
-    from ..cluster import thread_environment
+def measure_rates(probes: list[Probe], workers: Workers) -> Rates:
+    """Computes: the rates (some seconds), in as many processes at a time as will work side by side on a machine.
 
+    They are the workers of the current Dask client, those of one machine, or else processes of their own: where all
+    cores are busy each is slower. Of what they tell it is the median.
+    """
     client = current_client()
+    plain = [p.plain() for p in probes]
     if client is not None:
-        return Rates(**client.submit(time_kernels, [p.plain() for p in probes], pure=False).result())
-    done = subprocess.run(
-        [sys.executable, "-m", __name__],
-        input=json.dumps([p.plain() for p in probes]),
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, **thread_environment(1)},
-    )
-    return Rates(**json.loads(done.stdout))
+        told = client.gather(
+            [
+                client.submit(time_kernels, plain, pure=False, workers=[address], allow_other_workers=False)
+                for address in neighbours(client)
+            ]
+        )
+    else:
+        told = _in_processes(plain, min(workers.count, CPU_COUNT))
+        if told[0]["loading"] > _COMPILED:  # the next process finds the kernels in the cache
+            told = _in_processes(plain, min(workers.count, CPU_COUNT))
+    return Rates(**{name: _median([rates[name] for rates in told]) for name in told[0]})
 
 
-def time_kernels(plain: list[dict[str, Any]]) -> dict[str, Any]:
-    """Time everything once it is compiled and loaded; as plain values."""
+def neighbours(client: Any) -> list[str]:
+    """Addresses of a client's workers on that machine which has most of them."""
+    hosts: dict[str, list[str]] = {}
+    for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
+        hosts.setdefault(worker["host"], []).append(address)
+    return max(hosts.values(), key=len)
+
+
+def _in_processes(plain: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """What new processes tell that work at the same time."""
+
+    def run(_: int) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__],
+            input=json.dumps(plain),
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, **thread_environment(1)},
+        )
+        return json.loads(done.stdout)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+def _median(values: list[Any]) -> Any:
+    """Of numbers, or of each entry of dictionaries."""
+    if isinstance(values[0], dict):
+        return {key: _median([value[key] for value in values]) for key in values[0]}
+    return type(values[0])(np.median(values))
+
+
+def time_kernels(plain: list[dict[str, Any]], begun: float | None = None) -> dict[str, Any]:
+    """Time everything once it is compiled and loaded; as plain values. A new process says when it was begun."""
+    begun = time.time() if begun is None else begun
     probes = [Probe.of(values) for values in plain]
     tiny = Probe("tiny", "fista", np.eye(3)[None].repeat(2, axis=0), (8, 16, 16), (16, 16))
     _time_solver(tiny)
@@ -127,13 +175,14 @@ def time_kernels(plain: list[dict[str, Any]]) -> dict[str, Any]:
         _time_solver(Probe(probe.name, probe.solver, tiny.matrices, tiny.shape, tiny.detector))
     _time_film(16, 12)
     time_trace(12)
-    own = _own_bytes()
+    own, loading = _own_bytes(), time.time() - begun
     solved = {probe.name: _time_solver(probe) for probe in probes}
     forward = [probe.matrices.shape[0] * np.prod(probe.shape, dtype=float) for probe in probes]
     per_voxel = [solved[p.name][1] / (2.0 * n) for p, n in zip(probes, forward, strict=True)]
     return asdict(
         Rates(
             own_bytes=own,
+            loading=loading,
             prepare={name: seconds[0] for name, seconds in solved.items()},
             iteration={name: seconds[1] for name, seconds in solved.items()},
             forward=float(np.median(per_voxel)) if per_voxel else 0.0,
@@ -190,8 +239,13 @@ def _time_film(pixels: int, voxels: int) -> dict[str, float]:
         read, read_little = _best(lambda: large[0].values), _best(lambda: little[0].values)
         region = (slice(0, 1), slice(0, pixels), slice(0, pixels))
         written = _best(lambda: write_region(path, "whole", "images", region, images[:1]))
+        corner = (slice(0, 1), slice(0, few), slice(0, few))
+        written_little = _best(lambda: write_region(path, "small", "images", corner, images[:1, :few, :few]))
         binned = _best(lambda: binned_series(str(path), "whole", 2))
-    byte_read = max(0.0, read - read_little) / (4 * (pixels**2 - few**2))
+    byte_read, byte_written = (
+        max(0.0, much - little) / (4 * (pixels**2 - few**2))
+        for much, little in ((read, read_little), (written, written_little))
+    )
     cube = rng.random((voxels,) * 3, dtype=np.float32)
     coarse = CoarseFilm.of((0, 0, 0), (2 * voxels,) * 3, 2)
     everywhere = np.ones((voxels, voxels), bool)
@@ -200,7 +254,8 @@ def _time_film(pixels: int, voxels: int) -> dict[str, float]:
         "open": opened,
         "chunk_read": max(0.0, read_little - byte_read * 4 * few**2),
         "byte_read": byte_read,
-        "byte_written": written / (4 * pixels**2),
+        "chunk_written": max(0.0, written_little - byte_written * 4 * few**2),
+        "byte_written": byte_written,
         "pixel_binned": binned / images.size,
         "voxel_started": _best(lambda: start_volume(cube, coarse, (0, 0, 0), (voxels, 2 * voxels, 2 * voxels)))
         / (4 * voxels**3),
@@ -240,7 +295,6 @@ def _own_bytes() -> int:
 
     import distributed.nanny
     import distributed.worker
-    import psutil
 
     from ..reconstruct import scan
 
@@ -250,4 +304,4 @@ def _own_bytes() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(time_kernels(json.load(sys.stdin))))
+    print(json.dumps(time_kernels(json.load(sys.stdin), psutil.Process().create_time())))

@@ -27,6 +27,7 @@ from .workers import Workers
 FORECAST = ("scan", "reconstruct", "trace")
 _PIXEL_BYTES = 5  # image and mask
 _TRACED = 6  # arrays as large as a block that the search for peaks holds
+_STITCHED = 3  # arrays that the stitching writes
 _OPENED = 6  # groups and ledgers that a task opens
 
 
@@ -101,7 +102,7 @@ def forecast_stages(
     images = None if series is None else Images.of(series)
     scanned = ScanCase.of(stages["scan"], images) if "scan" in stages and images else None
     whole = OnePiece.of(stages["reconstruct"], images, workers) if "reconstruct" in stages and images else None
-    rates = measure_rates([*(scanned.probes if scanned else ()), *(whole.probes if whole else ())])
+    rates = measure_rates([*(scanned.probes if scanned else ()), *(whole.probes if whole else ())], workers)
     made = [case for case in (scanned, whole) if case is not None]
     if made:
         volume = made[0].volume
@@ -191,7 +192,7 @@ class ScanCase:
         note = "forecast without the iterations over the whole film" if self.keywords["final_iterations"] else ""
         block = 4 * plan.shape[0] * math.prod(plan.kept_shape)
         stored = 4 * math.prod(plan.coarse.shape) + passes * (len(plan.windows) * block + 5 * math.prod(plan.shape))
-        return Forecast("scan", tuple(steps), stored, note, len(plan.windows))
+        return Forecast("scan", tuple(steps), stored, note, len(plan.windows), rates.loading)
 
     def _coarse(self, rates: Rates) -> Step:
         voxels = math.prod(self.plan.coarse.shape)
@@ -220,7 +221,7 @@ class ScanCase:
             f"windows, pass {number}",
             len(windows),
             max(window_bytes(w.shape, w.crop_shape, self.images.n_tilts, solver) for w in windows),
-            seconds + block * rates.byte_written,
+            seconds + rates.chunk_written + block * rates.byte_written,
             size * len(windows),
         )
 
@@ -235,7 +236,7 @@ class ScanCase:
         compared = max(0.0, covered - 1.0) * voxels * rates.voxel_compared
         read = touched * block
         seconds = _OPENED * rates.open + touched * rates.chunk_read + read * rates.byte_read
-        seconds += compared + 5 * voxels * rates.byte_written
+        seconds += compared + _STITCHED * rates.chunk_written + 5 * voxels * rates.byte_written
         need = int(4 * voxels * (3 + max(1.0, covered)) + 2 * block + 16 * voxels)
         return Step(f"stitching, pass {number}", len(chunks), need, seconds, int(read) * len(chunks))
 
@@ -248,8 +249,9 @@ class ScanCase:
         seen = shape[0] * min(shape[1], rows + 32) * shape[2]
         chunk = self.plan.chunk_shape[1]
         read = 4 * seen * min(shape[1], rows + 32 + chunk) / min(shape[1], rows + 32)
+        chunks = math.prod(math.ceil(n / c) for n, c in zip(shape[1:], self.plan.chunk_shape[1:], strict=True))
         seconds = _OPENED * rates.open + read * rates.byte_read + seen * tilts * rates.forward
-        seconds += _PIXEL_BYTES * pixels * rates.byte_read
+        seconds += (chunks + 2 * tilts) * rates.chunk_read + _PIXEL_BYTES * pixels * rates.byte_read
         need = int(4 * 3.5 * pixels + 8 * min(PIECE_VOXELS, seen))
         return Step("R-factor", len(strips), need, seconds, int(read) * len(strips) + _PIXEL_BYTES * self.images.pixels)
 
@@ -294,14 +296,18 @@ class OnePiece:
             need = solver_bytes(self.keywords["solver"], self.shape, self.images.pixels, starts=starts)
             seconds = rates.prepare["whole"] + reading + solved + 4 * voxels * rates.byte_written
             return Forecast(
-                "reconstruct", (Step("one piece", 1, need, seconds, size),), stored, "one thread of one worker"
+                "reconstruct",
+                (Step("one piece", 1, need, seconds, size),),
+                stored,
+                "one thread of one worker",
+                loading=rates.loading,
             )
         geometry = self.images.field.geometry(self.first, self.shape)
         n = len(self.slabs)
         each = bytes_per_worker(geometry, self.slabs, min(n, workers.count), workers.threads) // workers.threads
         spent = (reading + solved + 4 * voxels * rates.byte_written) / (n * iterations)
         step = Step(f"iterations of {n} slabs", n * iterations, each, spent, size)
-        return Forecast("reconstruct", (step,), stored)
+        return Forecast("reconstruct", (step,), stored, loading=rates.loading)
 
 
 def _slabs(
@@ -333,5 +339,11 @@ def _trace(
     ]
     mean = sum(padded) / len(padded)
     seconds = mean * rates.voxel_traced + 4 * mean * rates.byte_read
-    step = Step("blocks", len(padded), 4 * _TRACED * max(padded), seconds, int(4 * mean) * len(padded))
-    return Forecast("trace", (step,))
+    largest = 4 * math.prod(max(c) for c in chunks)
+    n_chunks = math.prod(len(c) for c in chunks)
+    steps = [  # the density and the matter, each from every chunk, then the peaks
+        Step(name, n_chunks, 2 * largest, rates.chunk_read + largest * rates.byte_read, largest * n_chunks)
+        for name in ("density", "matter")
+    ]
+    steps.append(Step("peaks", len(padded), 4 * _TRACED * max(padded), seconds, int(4 * mean) * len(padded)))
+    return Forecast("trace", tuple(steps), loading=rates.loading)

@@ -20,7 +20,7 @@ def table_of(forecasts: Sequence[Forecast], workers: Workers, own: int) -> str:
                 f"{forecast.n_tasks:,}",
                 _size(forecast.task_bytes),
                 _size(forecast.worker_bytes(workers, own)),
-                _time(forecast.cpu_seconds()),
+                _time(forecast.cpu_seconds(workers)),
                 _time(forecast.seconds(workers)),
             )
         )

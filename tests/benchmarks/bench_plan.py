@@ -2,10 +2,10 @@
 
     python tests/benchmarks/bench_plan.py [--tiny]
 
-Every film is scanned and traced on two single-thread workers that begin anew; before, they load their kernels on a
-tiny problem. Of both stages: `worker_bytes` (the peak of the larger worker), `cpu_seconds` (both workers together) and
-`seconds`, forecast, measured, and the ratio. CPU seconds are what a busy machine disturbs least; `forecast_afterwards`
-is what the same plan says of them at the end over what it said at the beginning: 1 on a quiet machine.
+Every film is scanned and traced on two single-thread workers that begin anew, the kernels compiled before. Of both
+stages: `worker_bytes` (the peak of the larger worker), `cpu_seconds` (both workers together) and `seconds`, forecast,
+measured, and the ratio. CPU seconds are what a busy machine disturbs least; `forecast_afterwards` is what the same plan
+says of them at the end over what it said at the beginning: 1 on a quiet machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any
 
 from clusters.processes import processes, total_cpu
 from engine import cases
-from engine.parts import warm_up
 
 WORKERS = 2
 #: Field (nx, ny), window (nx, ny), thickness of the film in Angstrom.
@@ -59,9 +58,6 @@ def compare(path: Path, field: tuple[int, int], window: tuple[int, int], thickne
     result: dict[str, Any] = {"field": field, "window": window, "plan_seconds": planned["seconds"]}
     for stage, keywords in (("scan", options), ("trace", {})):
         with processes(WORKERS) as client:
-            client.run(warm_up)
-            if stage == "trace":
-                client.run(warm_up_trace)
             with client.as_current():
                 begin, before = time.perf_counter(), total_cpu(client)["workers"]
                 getattr(pipeline, stage)(path, **keywords)
@@ -77,13 +73,6 @@ def compare(path: Path, field: tuple[int, int], window: tuple[int, int], thickne
     again = pipeline.plan(path, workers=WORKERS, **options)["stages"]["scan"]["cpu_seconds"]
     result["forecast_afterwards"] = again / planned["stages"]["scan"]["cpu_seconds"]
     return result
-
-
-def warm_up_trace() -> None:
-    """Load the kernels of the trace on a tiny volume."""
-    from aetdist.planning.probes import time_trace
-
-    time_trace(12)
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,20 @@ from aetdist.reconstruct.memory import USABLE, WORKER_BYTES
 
 SCAN = {"window": (40, 32), "overlap": 12, "thickness": 16.0}
 GB = 10**9
+TWO = Workers(2, 1, 4 * GB)
 
 
-def rates(probes: list[Any]) -> Rates:
+def rates(probes: list[Any], workers: Workers) -> Rates:
     """Rates that nobody measured: a second for an iteration of any probe."""
     names = [probe.name for probe in probes]
     return Rates(
         own_bytes=300_000_000,
+        loading=0.0,
         prepare=dict.fromkeys(names, 0.5),
         iteration=dict.fromkeys(names, 1.0),
         **dict.fromkeys(
-            ("forward", "open", "chunk_read", "byte_read", "byte_written", "pixel_binned", "voxel_started",
-             "voxel_textured", "voxel_compared", "voxel_traced"), 1e-9),
+            ("forward", "open", "chunk_read", "byte_read", "chunk_written", "byte_written", "pixel_binned",
+             "voxel_started", "voxel_textured", "voxel_compared", "voxel_traced"), 1e-9),
     )  # fmt: skip
 
 
@@ -61,7 +65,7 @@ def store(series: xr.Dataset, tmp_path: Path) -> Path:
 def scanned(series: xr.Dataset, **changes: Any) -> Forecast:
     """The forecast of a scan."""
     asked = {"scan": checked_keywords("scan", {**SCAN, **changes})}
-    return forecast_stages(asked, series, Workers(2, 1, 4 * GB))[0][0]
+    return forecast_stages(asked, series, TWO)[0][0]
 
 
 def test_step__takes_rounds_and_at_least_what_the_scheduler_takes() -> None:
@@ -71,8 +75,10 @@ def test_step__takes_rounds_and_at_least_what_the_scheduler_takes() -> None:
     short = Step("windows", 100_000, 10, 0.1)
     assert short.wall(Workers(1000, 1, GB)) == pytest.approx(100.0)
     forecast = Forecast("scan", (step, Step("stitching", 2, 30, 1.0)))
-    assert forecast.seconds(Workers(2, 1, GB)) == 13.0 and forecast.cpu_seconds() == 23.0
+    assert forecast.seconds(Workers(2, 1, GB)) == 13.0 and forecast.cpu_seconds(Workers(2, 1, GB)) == 23.0
     assert forecast.worker_bytes(Workers(2, 4, GB), 1000) == 1060 and forecast.n_tasks == 9
+    loaded = replace(forecast, loading=2.0)
+    assert loaded.seconds(Workers(3, 1, GB)) == 10.0 + 2.0 and loaded.cpu_seconds(Workers(3, 1, GB)) == 23.0 + 6.0
 
 
 def test_forecast_stages__counts_what_the_scan_will_do(
@@ -97,8 +103,8 @@ def test_forecast_stages__grows_with_what_is_asked(series: xr.Dataset, monkeypat
     monkeypatch.setattr(stages, "measure_rates", rates)
     usual = scanned(series)
     assert scanned(series, window=(80, 50)).task_bytes > usual.task_bytes
-    assert scanned(series, iterations=80).cpu_seconds() > 1.8 * usual.cpu_seconds()
-    assert usual.seconds(Workers(1, 1, GB)) > usual.seconds(Workers(4, 1, GB)) >= usual.cpu_seconds() / 4
+    assert scanned(series, iterations=80).cpu_seconds(TWO) > 1.8 * usual.cpu_seconds(TWO)
+    assert usual.seconds(Workers(1, 1, GB)) > usual.seconds(Workers(4, 1, GB)) >= usual.cpu_seconds(TWO) / 4
     windows = next(step for step in usual.steps if step.name.startswith("windows"))
     assert windows.read_bytes >= windows.n_tasks * 5 * 40 * 32 * 5
     assert "whole film" in scanned(series, final_iterations=3).note
@@ -177,14 +183,16 @@ def test_workers_of__refuses_what_makes_no_sense(wrong: tuple[Any, Any], message
 
 
 @pytest.mark.integration
-def test_measure_rates__times_kernels_in_a_process_of_their_own() -> None:
-    """Seconds that are positive, and what a worker holds."""
+@pytest.mark.parametrize("there", ["processes", "workers"])
+def test_measure_rates__times_kernels(there: str, request: pytest.FixtureRequest) -> None:
+    """Seconds that are positive, and what a worker holds, in new processes or on the workers of the client."""
     from aetdist.geometry import matrices_from_euler
     from aetdist.planning.probes import Probe
 
     matrices = matrices_from_euler(euler_from_tilts(np.linspace(-50, 50, 5)))
     probe = Probe("window", "fista", matrices, (16, 32, 48), (32, 24))
-    found = measure_rates([probe])
+    with request.getfixturevalue("client").as_current() if there == "workers" else nullcontext():
+        found = measure_rates([probe], TWO)
     assert found.iteration["window"] > 0 and found.prepare["window"] > 0
-    assert 100_000_000 < found.own_bytes < 1_000_000_000
+    assert 100_000_000 < found.own_bytes < 1_000_000_000 and found.loading > 0.1
     assert min(found.open, found.byte_written, found.pixel_binned, found.voxel_traced) > 0
