@@ -9,11 +9,10 @@ import xarray as xr
 from scipy.spatial import cKDTree
 
 from ..errors import AetdistWarning, InputError
-from ..neighbors import as_points
+from ..neighbors import as_points, neighbour_list
 from ..schema import ATOMS, check
 
 _TOUCHING = 1e-3  # Angstrom; nearer atoms are one atom that came twice
-_LINE = np.array([0.8018, 0.5129, 0.3071]) / np.linalg.norm([0.8018, 0.5129, 0.3071])  # across no planes of a lattice
 _FLAT = 1e-3  # Angstrom; atoms spread across all planes by more
 _SAMPLE = 2000  # atoms whose nearest neighbour is looked at
 _SHORTEST, _LONGEST = 1.0, 10.0  # Angstrom; typical distances of neighbours lie between
@@ -87,16 +86,14 @@ def _check_distances(positions: np.ndarray) -> None:
     """Refuse atoms that came twice; warn where the positions look like nanometres or voxels."""
     if len(positions) < 2:
         return
-    twice = _touching_pairs(positions)
-    if len(twice):
-        i, partner = twice[0].tolist()
+    near = neighbour_list(positions, _TOUCHING)
+    if len(near.index):
+        i, partner = int(near.centre[0]), int(near.index[0])
         raise InputError(
-            f"{len(np.unique(twice))} atoms or more lie on one another, atoms {i} and {partner} at "
+            f"{len(np.unique(near.index))} atoms lie on one another, atoms {i} and {partner} at "
             f"{positions[i].tolist()} first; leave one of each pair out."
         )
-    some = positions[:: max(1, len(positions) // _SAMPLE)]
-    tree = cKDTree(positions, compact_nodes=False, balanced_tree=False)
-    typical = float(np.median(tree.query(some, k=2)[0][:, 1]))
+    typical = _typical_distance(positions)
     if not _SHORTEST <= typical <= _LONGEST:
         unit = "nm" if typical < _SHORTEST else "pm, or voxels"
         warnings.warn(
@@ -107,18 +104,12 @@ def _check_distances(positions: np.ndarray) -> None:
         )
 
 
-def _touching_pairs(positions: np.ndarray) -> np.ndarray:
-    """Pairs (k, 2) of atoms nearer than `_TOUCHING`; none only where there are none.
-
-    Along a line they are next to one another, or with few others between: those are looked at step by step.
-    """
-    along = positions @ _LINE
-    order = np.argsort(along)
-    along, step = along[order], 1
-    while (near := np.flatnonzero(along[step:] - along[:-step] < _TOUCHING)).size:
-        pairs = np.stack([order[near], order[near + step]], axis=1)
-        close = ((positions[pairs[:, 0]] - positions[pairs[:, 1]]) ** 2).sum(axis=1) < _TOUCHING**2
-        if close.any():
-            return np.unique(np.sort(pairs[close], axis=1), axis=0)
-        step += 1
-    return np.empty((0, 2), np.int64)
+def _typical_distance(positions: np.ndarray) -> float:
+    """Distance of the nearest neighbour, median of the atoms around the middle one."""
+    ball = positions
+    if len(positions) > 2 * _SAMPLE:
+        away = positions - positions[len(positions) // 2]
+        from_middle = np.einsum("na,na->n", away, away)
+        nearest = np.argpartition(from_middle, 2 * _SAMPLE)[: 2 * _SAMPLE]
+        ball = positions[nearest[np.argsort(from_middle[nearest])]]
+    return float(np.median(cKDTree(ball).query(ball[:_SAMPLE], k=2)[0][:, 1]))

@@ -22,6 +22,7 @@ ORDERED = 0.5
 """Normalised order from which on the paper calls an atom crystalline."""
 _FCC = math.hypot(0.190941, 0.574524)  # Q4 and Q6 of a perfect fcc crystal, in the digits that the paper divides by
 _VALLEY_WITHIN = 8.0  # Angstrom; the first valley of every element lies well before
+_ATOMS = 4 * ATOMS_PER_BLOCK  # of a block, which is little work
 _LARGEST_DEGREE = 20  # the recursions and 3j symbols are checked so far
 
 
@@ -32,7 +33,7 @@ def bond_order(
     l: Sequence[int] = (4, 6),  # noqa: E741
     averaged: bool = True,
     third: bool = False,
-    largest: int = ATOMS_PER_BLOCK,
+    largest: int = _ATOMS,
 ) -> xr.Dataset:
     """Computes: bond-orientational order parameters of every atom, open boundaries.
 

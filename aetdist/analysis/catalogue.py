@@ -273,7 +273,8 @@ def _interface(sample: Sample, found: Found, settings: Settings) -> xr.Dataset |
     if min(disordered.sum(), (~disordered).sum()) < _FEWEST:
         return None
     try:
-        return interface_width(sample.own, found["bond_order"])
+        at_end = settings["surface_radius"] if sample.field else found["surface"]["surface"].values
+        return interface_width(sample.own, found["bond_order"], surface=at_end)
     except InputError as error:  # nuclei without a volume, or an order that does not decay
         warnings.warn(f"The width of the interface was left out. {error}", AetdistWarning, stacklevel=2)
         return None
@@ -352,7 +353,10 @@ ANALYSES = (
         "disordered_pair_distribution", _disordered_distribution, _disordered_figures, ("bond_order",),
         ("convention", "r_max", "step", "alpha_radius"),
     ),
-    Analysis("interface", _interface, _interface_figures, ("bond_order",), (), lambda s: s.cell is None),
+    Analysis(
+        "interface", _interface, _interface_figures, ("bond_order", "surface"), ("surface_radius",),
+        lambda s: s.cell is None,
+    ),
     Analysis("voronoi", _voronoi, _voronoi_figures, (), ("convention",)),
     Analysis("voronoi_statistics", _voronoi_statistics, _statistics_figures, ("bond_order", "voronoi")),
     Analysis(

@@ -7,7 +7,7 @@ import xarray as xr
 
 from ..errors import InputError
 from ._inputs import atoms_of
-from .surface import alpha_shape
+from .surface import surface_mask
 from .voronoi import voronoi_indices
 
 DISORDERED = 0.5
@@ -67,11 +67,8 @@ def coordination(
     missing = np.setdiff1d(np.arange(1, k + 1), numbers)
     if len(missing):
         raise InputError(f"No atom has type {missing[0]}, though types up to {k} came; number the types without a gap.")
-    ordered = _mask("order", np.zeros(n, bool) if order is None else np.asarray(order), n, below=DISORDERED)
-    if np.ndim(surface):
-        outside = _mask("surface", np.asarray(surface), n)
-    else:
-        outside = alpha_shape(positions, float(surface), boundary_only=True).surface
+    ordered = _ordered(np.zeros(n, bool) if order is None else np.asarray(order), n)
+    outside = surface_mask(positions, surface)
     cells = voronoi_indices(positions) if cells is None else cells
     if cells.sizes.get("atom") != n or "face_atom" not in cells:
         raise InputError(f"cells are not those of these {n} atoms; needed is what voronoi_indices gave for them.")
@@ -202,15 +199,11 @@ def bond_differences(lengths: np.ndarray) -> np.ndarray:
     return lengths - (like[:, None] + like) / 2.0
 
 
-def _mask(name: str, values: np.ndarray, n: int, below: float | None = None) -> np.ndarray:
-    """Atoms to leave out: the mask itself, or those whose value is not below a number."""
-    if values.shape != (n,):
-        raise InputError(f"{name} came with shape {values.shape}; needed is a value for each of the {n} atoms.")
-    if values.dtype == bool:
-        return values
-    if below is None:
-        raise InputError(f"{name} came as {values.dtype}; needed is a radius in Angstrom, or a mask of the atoms.")
-    return ~(values.astype(np.float64) < below)
+def _ordered(order: np.ndarray, n: int) -> np.ndarray:
+    """Atoms to leave out: the mask itself, or those whose order is not below that of disordered atoms."""
+    if order.shape != (n,):
+        raise InputError(f"order came with shape {order.shape}; needed is a value for each of the {n} atoms.")
+    return order if order.dtype == bool else ~(order.astype(np.float64) < DISORDERED)
 
 
 def _mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ._inputs import atoms_of
 from .bonds import ORDERED
 from .nuclei import order_of
-from .surface import alpha_shape, distance_to_faces
+from .surface import alpha_shape, distance_to_faces, surface_mask
 
 # What the uncertainty is the spread over: factors of the radius and of the bins, and of either end of the range.
 _RADII, _STEPS, _RANGES = (0.9, 1.0, 1.2), (0.5, 1.0, 2.0), ((1.0, 1.0), (0.5, 1.0), (1.0, 0.75))
@@ -30,7 +30,7 @@ def interface_width(
     step: float = 0.25,
     fit_range: tuple[float, float] = (-2.0, 12.0),
     smoothing: int = 1,
-    sample_radius: float = 5.0,
+    surface: float | np.ndarray = 5.0,
 ) -> xr.Dataset:
     """Computes: how the bond order decays across the surface of crystal nuclei into the glass.
 
@@ -53,9 +53,9 @@ def interface_width(
         How often each corner of that boundary moves half way to the mean of its neighbours; 0 takes the atoms as they
         are. Distances from a boundary as rough as atoms make the width too small: synthetic interfaces of 2.5 to 5.5
         Angstrom come out up to 10 % too narrow without, and within 5 % after one (noise of the order up to 0.02).
-    sample_radius : float, default 5.0
-        Of the alpha shape of all atoms, in Angstrom, whose boundary is where the sample ends: its atoms do not count,
-        and where a nucleus ends with the sample is no interface.
+    surface : float or array_like, shape (n,), bool
+        Radius in Angstrom of the alpha shape of all atoms, whose boundary is where the sample ends, or a mask of the
+        atoms there: these do not count, and where a nucleus ends with the sample is no interface.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def interface_width(
             f"step = {step} and fit_range = {tuple(fit_range)} came; needed are bins of a positive width and a range "
             "from inside (negative) to outside of 8 bins or more."
         )
-    at_end = alpha_shape(positions, sample_radius).surface
+    at_end = surface_mask(positions, surface)
     distances = [_distance(positions, values >= threshold, factor * radius, smoothing, at_end) for factor in _RADII]
     variants = []
     for (factor, x), wide, (below, above) in product(zip(_RADII, distances, strict=True), _STEPS, _RANGES):
@@ -124,7 +124,6 @@ def interface_width(
             "radius": radius,
             "threshold": float(threshold),
             "smoothing": int(smoothing),
-            "sample_radius": float(sample_radius),
         },
     )
 
@@ -135,7 +134,7 @@ def _distance(
     """Distance (n,) from the interface in Angstrom, negative in the nuclei; NaN where the sample ends."""
     if ordered.sum() < 5:
         raise InputError(f"{ordered.sum()} atoms are ordered; nuclei need 5 or more: lower the threshold.")
-    shape = alpha_shape(positions[ordered], radius)
+    shape = alpha_shape(positions[ordered], radius, boundary_only=True)
     ends = at_end[np.flatnonzero(ordered)[shape.faces]].any(axis=1)
     if ends.all():  # also where there is none
         raise InputError(
@@ -146,16 +145,16 @@ def _distance(
     triangles = shape.positions[shape.faces]
     x = distance_to_faces(positions, triangles[~ends])
     beyond = distance_to_faces(positions, triangles[ends]) < x  # False where there are none
-    return np.where(at_end | beyond, np.nan, np.where(shape.depth(positions) >= 0, -x, x))
+    return np.where(at_end | beyond, np.nan, np.where(shape.contains(positions), -x, x))
 
 
 def _smoothed(corners: np.ndarray, faces: np.ndarray, times: int) -> np.ndarray:
     """The corners of faces, each moved half way to the mean of its neighbours, so many times."""
     n = len(corners)
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
-    near = csr_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n, n))
-    count = np.bincount(edges[:, 0], minlength=n)[:, None]
+    first, second = faces[:, [0, 1, 2, 1, 2, 0]].ravel(), faces[:, [1, 2, 0, 0, 1, 2]].ravel()
+    near = csr_array((np.ones(len(first)), (first, second)), shape=(n, n))  # an edge of two faces is one entry
+    near.data[:] = 1.0
+    count = np.diff(near.indptr)[:, None]
     for _ in range(times):
         corners = np.where(count > 0, 0.5 * (corners + near @ corners / np.maximum(count, 1)), corners)
     return corners

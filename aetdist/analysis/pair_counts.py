@@ -14,7 +14,7 @@ UNIT = 2**20
 """A weight of one: weights are whole numbers, so that their sums do not depend on blocks."""
 
 _CELLS_IN_REACH = 3  # cells along the reach; 2 to 5 are as fast
-_ATOMS = 2 * ATOMS_PER_BLOCK  # of a block, whose halo is wide
+_ATOMS = 4 * ATOMS_PER_BLOCK  # of a block, whose halo is wide
 _LARGEST = 10 * ATOMS_PER_BLOCK  # atoms and points of a block; a point costs less than an atom
 
 

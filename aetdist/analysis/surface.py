@@ -80,14 +80,19 @@ class AlphaShape:
         ndarray, shape (k,), float64
             Distance from the nearest boundary face, negative outside the shape; NaN where there is no boundary.
         """
-        points = np.ascontiguousarray(as_points(points))
-        distance = distance_to_faces(points, self.positions[self.faces])
-        if not len(self.faces):
-            return distance
-        # The faces are the shape's boundary modulo 2, so that parity decides; the ray along z must meet no edge of a
-        # lattice, hence the turn.
-        inside = _of_points(_block_of_crossings, points @ _TURN, self.positions[self.faces] @ _TURN) % 2 == 1
-        return np.where(inside, distance, -distance) + 0.0  # no -0.0
+        points, triangles = self._with_faces(points)
+        if not len(triangles):
+            return np.full(len(points), np.nan)
+        signed = _of_points(_block_of_depths, points, triangles)
+        return np.copysign(np.sqrt(np.abs(signed)), signed) + 0.0  # no -0.0
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """Which points, shape (k, 3), are inside the boundary; (k,) bool."""
+        return _of_points(_block_of_crossings, *self._with_faces(points))
+
+    def _with_faces(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points and the boundary's triangles, turned so that a ray along z meets no edge of a lattice."""
+        return _turned(as_points(points)), _turned(self.positions)[self.faces]
 
 
 def alpha_shape(
@@ -234,6 +239,24 @@ def beside(points: np.ndarray, field: tuple[float, float, float, float], margin:
     return (x < x0 + margin) | (x > x1 - margin) | (y < y0 + margin) | (y > y1 - margin)
 
 
+def _turned(points: np.ndarray) -> np.ndarray:
+    """Points (n, 3) as a lattice is not; equal points stay equal to the bit."""
+    return np.ascontiguousarray(points[:, :1] * _TURN[0] + points[:, 1:2] * _TURN[1] + points[:, 2:] * _TURN[2])
+
+
+def surface_mask(positions: np.ndarray, surface: float | np.ndarray) -> np.ndarray:
+    """Which atoms are at the surface, by the radius of the alpha shape or as a mask that is checked, (n,) bool."""
+    if not np.ndim(surface):
+        return alpha_shape(positions, float(surface), boundary_only=True).surface
+    mask = np.asarray(surface)
+    if mask.shape != (len(positions),) or mask.dtype != bool:
+        raise InputError(
+            f"surface came with shape {mask.shape} and dtype {mask.dtype}; needed is a radius in Angstrom, or True or "
+            f"False for each of the {len(positions)} atoms."
+        )
+    return mask
+
+
 def distance_to_faces(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Distance of points from the nearest of many triangles.
 
@@ -270,8 +293,17 @@ def _block_of_squares(core: np.ndarray, points: np.ndarray, *, tree: tuple[np.nd
 
 
 def _block_of_crossings(core: np.ndarray, points: np.ndarray, *, tree: tuple[np.ndarray, ...]) -> np.ndarray:
-    """How many triangles a ray along z from each of the block's own points meets."""
-    return count_crossings(points[core], *tree)
+    """Which of the block's own points are inside: the ray along z meets an odd number of triangles.
+
+    The faces are the shape's boundary modulo 2, so that parity decides.
+    """
+    return count_crossings(points[core], *tree) % 2 == 1
+
+
+def _block_of_depths(core: np.ndarray, points: np.ndarray, *, tree: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Squares of distances as `_block_of_squares`, negative outside."""
+    squares = _block_of_squares(core, points, tree=tree)
+    return np.where(_block_of_crossings(core, points, tree=tree), squares, -squares)
 
 
 def _block(

@@ -66,6 +66,7 @@ def atom_blocks(positions: np.ndarray, halo: float, *, largest: int = ATOMS_PER_
     """
     positions, every = np.ascontiguousarray(positions, dtype=np.float64), np.arange(len(positions))
     parts, blocks = [(every, every)] if len(positions) else [], []
+    mine = np.zeros(len(positions), bool)
     while parts:
         part, near = parts.pop()
         # What a half sees its whole sees too: only that is searched.
@@ -77,9 +78,9 @@ def atom_blocks(positions: np.ndarray, halo: float, *, largest: int = ATOMS_PER_
             part = part[np.argpartition(positions[part, axis], half)]
             parts += [(part[half:], near), (part[:half], near)]
         else:
-            owned = np.zeros(len(near), bool)
-            owned[np.searchsorted(near, part)] = True
-            blocks.append(AtomBlock(near, owned))
+            mine[part] = True
+            blocks.append(AtomBlock(near, mine[near]))
+            mine[part] = False
     return blocks
 
 

@@ -50,7 +50,7 @@ def sort_into_cells(points, lowest, cell, shape):
 
 
 @njit
-def neighbours_of(points, wanted, lowest, cell, shape, order, start, square):
+def neighbours_of(points, wanted, lowest, cell, shape, order, start, cutoff):
     """Neighbours of the wanted points, each by rising index.
 
     Parameters
@@ -60,9 +60,9 @@ def neighbours_of(points, wanted, lowest, cell, shape, order, start, square):
     wanted : ndarray, shape (m,), int64
         Points whose neighbours are asked for.
     lowest, cell, shape, order, start
-        As :func:`sort_into_cells` has and gives them; `cell` is the cut-off or more.
-    square : float
-        Square of the cut-off; neighbours are nearer.
+        As :func:`sort_into_cells` has and gives them.
+    cutoff : float
+        Neighbours are nearer.
 
     Returns
     -------
@@ -73,15 +73,16 @@ def neighbours_of(points, wanted, lowest, cell, shape, order, start, square):
     """
     first = np.zeros(len(wanted) + 1, np.int64)
     index = np.empty(0, np.int64)
+    reach = cutoff * (1.0 + 1e-9)  # cells are found by division, which rounds
+    low, high = np.empty(3, np.int64), np.empty(3, np.int64)
     for fill in range(2):  # counted first, then written
         for k in range(len(wanted)):
             i = wanted[k]
-            low = np.empty(3, np.int64)
-            high = np.empty(3, np.int64)
             for axis in range(3):
-                c = min(max(int((points[i, axis] - lowest[axis]) / cell), 0), shape[axis] - 1)
-                low[axis], high[axis] = max(c - 1, 0), min(c + 2, shape[axis])
-            at = first[k]
+                at = points[i, axis] - lowest[axis]
+                low[axis] = min(max(int((at - reach) / cell), 0), shape[axis] - 1)
+                high[axis] = min(int((at + reach) / cell), shape[axis] - 1) + 1
+            n = first[k]
             for a in range(low[0], high[0]):
                 for b in range(low[1], high[1]):
                     row = (a * shape[1] + b) * shape[2]
@@ -90,14 +91,16 @@ def neighbours_of(points, wanted, lowest, cell, shape, order, start, square):
                         dx = points[i, 0] - points[j, 0]
                         dy = points[i, 1] - points[j, 1]
                         dz = points[i, 2] - points[j, 2]
-                        if j != i and dx * dx + dy * dy + dz * dz < square:
+                        if j != i and dx * dx + dy * dy + dz * dz < cutoff * cutoff:
                             if fill:
-                                index[at] = j
-                            at += 1
+                                index[n] = j
+                            n += 1
             if fill:
-                index[first[k] : at].sort()
+                index[first[k] : n].sort()
             else:
-                first[k + 1] = at
+                first[k + 1] = n
+        if first[-1] == 0:
+            break
         if not fill:
             index = np.empty(first[-1], np.int64)
     return first, index

@@ -74,5 +74,5 @@ def neighbour_list(points: np.ndarray, cutoff: float, *, wanted: np.ndarray | No
         cell *= 1.5
     shape = tuple(int(n) for n in np.floor(extent / cell) + 1)
     order, start = sort_into_cells(points, lowest, cell, shape)
-    first, index = neighbours_of(points, rows, lowest, cell, shape, order, start, float(cutoff) ** 2)
+    first, index = neighbours_of(points, rows, lowest, cell, shape, order, start, float(cutoff))
     return NeighbourList(first, index)

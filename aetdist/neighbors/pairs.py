@@ -33,8 +33,8 @@ def as_points(points: np.ndarray, name: str = "positions") -> np.ndarray:
         return array.reshape(0, 3)
     if array.ndim != 2 or array.shape[1] != 3:
         raise InputError(f"{name} came with shape {array.shape}; needed is (n, 3) for x, y, z.")
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
+    if not np.isfinite(array).all():
+        finite = np.isfinite(array).all(axis=1)
         raise InputError(
             f"{name}: {int((~finite).sum())} of {len(array)} are not finite numbers, the first at index "
             f"{int(np.argmin(finite))}; leave those points out."
