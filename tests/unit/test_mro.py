@@ -187,7 +187,8 @@ def test_search__any_blocks_and_threads(sample):
     neighbours = Neighbours.within(points, RANGE)
 
     def keys(found):
-        return [(c[0], c[1].tolist(), c[2].tolist()) for c in found]
+        parts = (np.split(values, found.first[1:-1]) for values in (found.members, found.sites))
+        return [(k, a.tolist(), b.tolist()) for k, a, b in zip(found.lattice.tolist(), *parts, strict=True)]
 
     with dask.config.set(scheduler="synchronous"):
         whole = grow_candidates(points, neighbours, ("fcc", "hcp"), RANGE, 0.75)

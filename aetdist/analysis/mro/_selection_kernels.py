@@ -1,11 +1,99 @@
-"""What is left of a cluster when centres are taken from it (numpy and Numba only)."""
+"""Which of many clusters are kept, and what is left of one when centres are taken from it (numpy and Numba only)."""
 
 from __future__ import annotations
+
+import heapq
 
 import numpy as np
 
 from ..._jit import njit
 from ._invariant_kernels import fit, square_deviation, worst
+
+
+@njit
+def select(
+    lattice, first, members, occupied, poses, held, holder, points, sites, neighbours, tolerance, low, high, fewest
+):
+    """Take the cluster of most weight again and again; its centres leave all others.
+
+    Parameters
+    ----------
+    lattice : ndarray, shape (k,), int64
+        Of each cluster: of equals that of the lowest number is taken first.
+    first : ndarray, shape (k + 1,), int64
+        Centres of cluster c are ``members[first[c]:first[c + 1]]``.
+    members, occupied : ndarray, shape (all,), int32
+        Centres and their sites, changed in place: those that are left of a cluster come first.
+    poses : ndarray, shape (k, 14), float64
+        Changed in place.
+    held : ndarray, shape (centres + 1,), int64
+    holder : ndarray, shape (all,), int64
+        Clusters that hold centre i are ``holder[held[i]:held[i + 1]]``.
+    points : ndarray, shape (centres, 3), float64
+    sites : ndarray, shape (lattices, m, 3), float64
+    neighbours : ndarray, shape (lattices, m, n), int32
+        -1: none.
+    tolerance, low, high : float
+        See :func:`trim`.
+    fewest : int
+        Clusters of fewer centres are none.
+
+    Returns
+    -------
+    chosen : ndarray, shape (m,), int64
+        Clusters in the order in which they were taken.
+    sizes : ndarray, shape (m,), int64
+        Their centres.
+    """
+    taken = np.zeros(len(points), np.bool_)
+    left = np.diff(first)
+    queue = [_entry(c, left[c], lattice, first, members, poses, tolerance) for c in range(len(lattice))]
+    heapq.heapify(queue)
+    touched_by = np.full(len(lattice), -1)
+    chosen, sizes = np.empty(len(lattice), np.int64), np.empty(len(lattice), np.int64)
+    m = 0
+    while len(queue) > 0:
+        entry = heapq.heappop(queue)
+        c, size = entry[5], entry[6]
+        if left[c] != size:
+            continue  # an older state of a cluster that has lost centres since
+        chosen[m], sizes[m] = c, size
+        for i in members[first[c] : first[c] + size]:
+            taken[i] = True
+        left[c], touched_by[c] = 0, c
+        for i in members[first[c] : first[c] + size]:
+            for d in holder[held[i] : held[i + 1]]:
+                if touched_by[d] == c or left[d] == 0:
+                    continue
+                touched_by[d] = c
+                own, k = members[first[d] : first[d] + left[d]], lattice[d]
+                if not np.any(taken[own]):
+                    continue  # it lost this centre before
+                n = trim(
+                    left[d], own, occupied[first[d] : first[d + 1]], taken, points, sites[k], neighbours[k],
+                    tolerance, low, high, poses[d],
+                )  # fmt: skip
+                left[d] = n if n >= fewest else 0
+                if left[d] > 0:
+                    heapq.heappush(queue, _entry(d, left[d], lattice, first, members, poses, tolerance))
+        m += 1
+    return chosen[:m], sizes[:m]
+
+
+@njit
+def _entry(c, size, lattice, first, members, poses, tolerance):
+    """What the queue compares: weight, lattice, the three lowest centres; then number and size of the cluster."""
+    weight = size * (1.0 - (poses[c, 13] / tolerance) ** 2)
+    lowest = np.sort(members[first[c] : first[c] + size])
+    return (
+        -np.int64(np.rint(weight * 1e6)),
+        np.int64(lattice[c]),
+        np.int64(lowest[0]),
+        np.int64(lowest[1]),
+        np.int64(lowest[2]),
+        np.int64(c),
+        np.int64(size),
+    )
 
 
 @njit

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import dask
 import numpy as np
 
 from ._invariant_kernels import grow_block
-from ._selection_kernels import trim
+from ._selection_kernels import select
 from .clusters import Cluster, Neighbours, blocks
-from .lattices import make_lattice, seed_pairs
+from .lattices import LATTICES, make_lattice, seed_pairs
 
 FEWEST = 5
 """Centres of a cluster, at least."""
 _BLOCK = 1000  # centres of a task: a quarter of a second
-_SAME = 6  # decimals: weights that differ by less are the same (hcp and fcc share two layers)
+_RANKED = (*LATTICES, "icosahedron")
+"""Of equals the first is taken."""
 
-Candidate = tuple[str, np.ndarray, np.ndarray, np.ndarray]  # lattice, members, sites, pose
+
+class Candidates(NamedTuple):
+    """Clusters that share centres.
+
+    Attributes
+    ----------
+    lattice : ndarray, shape (k,), int64
+        Number in `_RANKED`.
+    first : ndarray, shape (k + 1,), int64
+        Centres of candidate c are ``members[first[c]:first[c + 1]]``.
+    members, sites : ndarray, shape (all,), int32
+        Centres and their sites.
+    poses : ndarray, shape (k, 14), float64
+        See `fit`.
+    """
+
+    lattice: np.ndarray
+    first: np.ndarray
+    members: np.ndarray
+    sites: np.ndarray
+    poses: np.ndarray
 
 
 def grow_candidates(
@@ -29,7 +50,7 @@ def grow_candidates(
     distance: tuple[float, float],
     tolerance: float,
     block: int = _BLOCK,
-) -> list[Candidate]:
+) -> Candidates:
     """Computes: the cluster of most weight around every centre on every lattice; one Dask task for a block of centres.
 
     Parameters
@@ -47,40 +68,59 @@ def grow_candidates(
 
     Returns
     -------
-    list of tuple
-        Lattice, members, sites (both (n,) int32) and pose ((14,) float64, see `fit`); no set of centres twice on one
-        lattice.
+    Candidates
+        No set of centres twice on one lattice.
     """
     shared = dask.delayed((points, neighbours.first, neighbours.near), pure=False)
     run = dask.delayed(_grow)
-    parts = [run(o, shared, name, tolerance, *distance) for name in lattices for o in blocks(len(points), block)]
-    best: dict[tuple[str, bytes], Candidate] = {}
-    for name, sizes, *arrays in dask.compute(*parts):
-        # What came from a worker may be for reading only; selection changes it.
-        poses, members, sites = (np.require(array, requirements="W") for array in arrays)
-        ends = np.cumsum(sizes)
-        for start, end, pose in zip(ends - sizes, ends, poses, strict=True):
-            candidate = name, members[start:end], sites[start:end], pose
-            key = name, np.sort(candidate[1]).tobytes()
-            if key not in best or pose[13] < best[key][3][13]:
-                best[key] = candidate
-    return list(best.values())
+    parts = dask.compute(
+        *[run(o, shared, name, tolerance, *distance) for name in names_of(lattices) for o in blocks(len(points), block)]
+    )
+    lattice, sizes, poses, members, sites = (np.concatenate([part[k] for part in parts]) for k in range(5))
+    first = np.concatenate([[0], np.cumsum(sizes)])
+    kept = _distinct(lattice, first, members, poses[:, 13])
+    filled = np.repeat(kept, sizes)
+    return Candidates(
+        lattice[kept], np.concatenate([[0], np.cumsum(sizes[kept])]), members[filled], sites[filled], poses[kept]
+    )
+
+
+def _distinct(lattice: np.ndarray, first: np.ndarray, members: np.ndarray, rms: np.ndarray) -> np.ndarray:
+    """Of candidates on one lattice with the same centres that which fits best, (k,) bool.
+
+    Sets of centres are told apart by the sum of a random number of 64 bits for each.
+    """
+    kept = np.zeros(len(lattice), bool)
+    if len(members):
+        numbers = np.random.default_rng(0).integers(0, 2**64, members.max() + 1, np.uint64)
+        key = np.add.reduceat(numbers[members], first[:-1])
+        order = np.lexsort((rms, key, lattice))
+        new = np.diff(key[order], prepend=key[order[0]]) != 0
+        new |= np.diff(lattice[order], prepend=-1) != 0
+        kept[order[new]] = True
+    return kept
+
+
+def names_of(lattices: Sequence[str]) -> list[str]:
+    """Lattices in the order in which equals are taken."""
+    return [name for name in _RANKED if name in lattices]
 
 
 def _grow(
     origins: np.ndarray, shared: Any, name: str, tolerance: float, low: float, high: float
-) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Lattice; size and pose of every candidate; members and sites of all, one after the other."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Lattice, size and pose of every candidate; members and sites of all, one after the other."""
     lattice = make_lattice(name)
     sizes, poses, members, sites = grow_block(
         origins, *shared, lattice.sites, lattice.neighbours, seed_pairs(name), tolerance, low, high, FEWEST
     )
     filled, found = np.arange(members.shape[1]) < sizes[:, None], sizes > 0
-    return name, sizes[found], poses[found], members[filled], sites[filled]
+    numbers = np.full(np.count_nonzero(found), _RANKED.index(name))
+    return numbers, sizes[found], poses[found], members[filled], sites[filled]
 
 
 def select_clusters(
-    points: np.ndarray, candidates: Sequence[Candidate], distance: tuple[float, float], tolerance: float
+    points: np.ndarray, candidates: Candidates, distance: tuple[float, float], tolerance: float
 ) -> list[Cluster]:
     """Take the cluster of most weight again and again; its centres leave all others.
 
@@ -88,14 +128,14 @@ def select_clusters(
     ----------
     points, distance, tolerance
         As in :func:`grow_candidates`.
-    candidates : sequence of tuple
+    candidates : Candidates
         What that function gives; their arrays are used up.
 
     Returns
     -------
     list of Cluster
-        Of five centres or more, in the order in which they were taken: by weight, then by lattice (sc, bcc, fcc, hcp,
-        icosahedron), then by the numbers of their centres.
+        Of five centres or more, in the order in which they were taken: by weight (six decimals: hcp and fcc share two
+        layers), then by lattice (sc, bcc, fcc, hcp, icosahedron), then by the lowest numbers of their centres.
 
     Notes
     -----
@@ -105,48 +145,38 @@ def select_clusters(
     A cluster that loses centres keeps its largest connected part and its lattice is fitted again; where a centre
     then lies further from its site than the tolerance, the worst one leaves too.
     """
-    taken = np.zeros(len(points), dtype=bool)
-    clusters = list(candidates)
-    queue = [_entry(i, cluster, tolerance) for i, cluster in enumerate(clusters)]
-    heapq.heapify(queue)
-    first, holder = _holders(clusters, len(points))
-    chosen = []
-    while queue:
-        *_, i, size = heapq.heappop(queue)
-        name, members, sites, pose = clusters[i]
-        if len(members) != size or taken[members].any():
-            continue  # an older state of a cluster that has lost centres since
-        taken[members] = True
-        chosen.append(Cluster(name, members.astype(np.int64), sites.astype(np.int64), float(pose[0]),
-                              pose[1:10].reshape(3, 3).copy(), pose[10:13].copy(), float(pose[13])))  # fmt: skip
-        touched = np.unique(np.concatenate([holder[first[k] : first[k + 1]] for k in members]))
-        for j in touched[touched != i].tolist():
-            name, members, sites, pose = clusters[j]
-            if not taken[members].any():
-                continue
-            lattice = make_lattice(name)
-            n = trim(len(members), members, sites, taken, points, lattice.sites, lattice.neighbours,
-                     tolerance, *distance, pose)  # fmt: skip
-            n = n if n >= FEWEST else 0
-            clusters[j] = name, members[:n], sites[:n], pose
-            if n:
-                heapq.heappush(queue, _entry(j, clusters[j], tolerance))
-    return chosen
+    lattice, first, members, sites, poses = candidates
+    centre_order = np.argsort(members, kind="stable")
+    holder = np.repeat(np.arange(len(lattice)), np.diff(first))[centre_order]
+    held = np.searchsorted(members[centre_order], np.arange(len(points) + 1))
+    chosen, sizes = select(
+        lattice, first, members, sites, poses, held, holder, points, *_all_sites(), tolerance, *distance, FEWEST
+    )
+    clusters = []
+    for c, n in zip(chosen.tolist(), sizes.tolist(), strict=True):
+        some, pose = slice(first[c], first[c] + n), poses[c]
+        clusters.append(
+            Cluster(
+                _RANKED[lattice[c]],
+                members[some].astype(np.int64),
+                sites[some].astype(np.int64),
+                float(pose[0]),
+                pose[1:10].reshape(3, 3).copy(),
+                pose[10:13].copy(),
+                float(pose[13]),
+            )
+        )
+    return clusters
 
 
-def _holders(clusters: Sequence[Candidate], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which clusters hold each of n centres: those of centre k are ``holder[first[k]:first[k + 1]]``."""
-    sizes = [len(members) for _, members, *_ in clusters]
-    centre = np.concatenate([np.empty(0, np.int32), *(members for _, members, *_ in clusters)])
-    order = np.argsort(centre, kind="stable")
-    return np.searchsorted(centre[order], np.arange(n + 1)), np.repeat(np.arange(len(clusters)), sizes)[order]
-
-
-_RANK = {name: i for i, name in enumerate(("sc", "bcc", "fcc", "hcp", "icosahedron"))}
-
-
-def _entry(i: int, cluster: Candidate, tolerance: float) -> tuple[Any, ...]:
-    """What the queue compares, then the number of the cluster and its size."""
-    name, members, _, pose = cluster
-    weight = len(members) * (1.0 - (float(pose[13]) / tolerance) ** 2)
-    return -round(weight, _SAME), _RANK[name], tuple(sorted(members.tolist())), i, len(members)
+@cache
+def _all_sites() -> tuple[np.ndarray, np.ndarray]:
+    """Sites and their neighbours of all lattices, filled up with zeros and -1."""
+    lattices = [make_lattice(name) for name in _RANKED]
+    n = max(len(lattice.sites) for lattice in lattices)
+    most = max(lattice.coordination for lattice in lattices)
+    sites, neighbours = np.zeros((len(lattices), n, 3)), np.full((len(lattices), n, most), -1, np.int32)
+    for k, lattice in enumerate(lattices):
+        sites[k, : len(lattice.sites)] = lattice.sites
+        neighbours[k, : len(lattice.sites), : lattice.coordination] = lattice.neighbours
+    return sites, neighbours
