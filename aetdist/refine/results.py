@@ -13,8 +13,9 @@ from ..metrics import r1_factor
 from ..schema import AXES
 from .curation import Curated
 from .edits import Edit, apply_edits
+from .imaging import brightest
+from .response import Response, shown
 from .sharing import Sharing
-from .tails import Tails, shown
 from .tilts import Group, Model, Series
 from .uncertainty import PositionError, probabilities
 
@@ -68,7 +69,7 @@ def as_dataset(
     error: PositionError,
     r_factors: np.ndarray,
     images: Series,
-    tails: Tails | None,
+    response: Response | None,
     sharing: Sharing,
 ) -> xr.Dataset:
     """ATOMS by falling height.
@@ -81,7 +82,7 @@ def as_dataset(
     error : PositionError
     r_factors : ndarray, shape (iteration, tilt), float64
     images : Series
-    tails : Tails, optional
+    response : Response, optional
     sharing : Sharing
     """
     model, k = atoms.model, len(atoms.mixture.means)
@@ -103,7 +104,7 @@ def as_dataset(
         {"atom": np.arange(len(own)), "axis": list(AXES), "type_number": np.arange(1, k + 1)},
     )
     measured = np.concatenate(images.map(_measured))
-    predicted = np.concatenate(images.map(shown, model, tails))
+    predicted = np.concatenate(images.map(shown, model, response))
     kinds_there = [atoms.types == kind for kind in range(k)]
     return dataset.assign(
         r_factor=(("iteration", "tilt"), r_factors), round_r=("iteration", np.nanmean(r_factors, axis=1))
@@ -112,8 +113,10 @@ def as_dataset(
         R1=r1_factor(predicted, measured[:, 0], measured[:, 1] > 0),
         type_heights=[float(np.median(model.heights[which])) if which.any() else float("nan") for which in kinds_there],
         type_sigmas=[float(np.median(model.sigmas[which])) if which.any() else float("nan") for which in kinds_there],
-        tails=[] if tails is None else [float(part) for part in tails.parts],
-        tail_blurs=[] if tails is None else [float(blur) for blur in tails.blurs],
+        tails=[] if response is None else [float(part) for part in response.parts],
+        tail_blurs=[] if response is None else [float(blur) for blur in response.blurs],
+        saturation=0.0 if response is None else response.saturation,
+        brightest=brightest(images) if response is None else response.top,
         heights="atom" if sharing.own_heights else "type",
         widths="atom" if sharing.own_widths else "type",
         cramer_rao=error.cramer_rao,
@@ -124,15 +127,15 @@ def as_dataset(
     )
 
 
-def r_factor(images: Series, model: Model, tails: Tails | None = None) -> np.ndarray:
+def r_factor(images: Series, model: Model, response: Response | None = None) -> np.ndarray:
     """R (eq. 4) of every tilt, (tilt,) float64; a background that was taken off counts against it."""
-    sums = np.concatenate(images.map(_misfit, model, tails))
+    sums = np.concatenate(images.map(_misfit, model, response))
     return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
 
 
-def difference_map(images: Series, model: Model, tails: Tails | None = None) -> np.ndarray:
+def difference_map(images: Series, model: Model, response: Response | None = None) -> np.ndarray:
     """Root mean square over the tilts of image - prediction, (y, x) float64; NaN where no tilt was measured."""
-    parts = images.map(_squares, model, tails)
+    parts = images.map(_squares, model, response)
     square, count = sum(p[0] for p in parts), sum(p[1] for p in parts)
     return np.sqrt(np.divide(square, count, out=np.full(np.shape(square), np.nan), where=count > 0))
 
@@ -146,16 +149,16 @@ def differences(before: np.ndarray, after: np.ndarray, series: xr.Dataset) -> di
     }
 
 
-def _misfit(group: Group, model: Model, tails: Tails | None) -> np.ndarray:
+def _misfit(group: Group, model: Model, response: Response | None) -> np.ndarray:
     known = group.weights > 0
-    left = np.abs(shown(group, model, tails) - group.raw, dtype=np.float64)
+    left = np.abs(shown(group, model, response) - group.raw, dtype=np.float64)
     whole = np.abs(group.raw, dtype=np.float64)
     return np.stack([left.sum(axis=(1, 2), where=known), whole.sum(axis=(1, 2), where=known)], axis=1)
 
 
-def _squares(group: Group, model: Model, tails: Tails | None) -> tuple[np.ndarray, np.ndarray]:
+def _squares(group: Group, model: Model, response: Response | None) -> tuple[np.ndarray, np.ndarray]:
     known = group.weights > 0
-    left = np.square(group.measured - shown(group, model, tails), dtype=np.float64)
+    left = np.square(group.measured - shown(group, model, response), dtype=np.float64)
     return left.sum(axis=0, where=known), known.sum(axis=0)
 
 
