@@ -87,12 +87,18 @@ def r1_factor(calculated: Any, measured: Any, mask: Any = None) -> float:
     .. [1] Y. Yang et al., Nature 542, 75-79 (2017).
     """
     _same_shape(calculated=calculated, measured=measured, mask=mask)
+    difference, signal = amplitude_sums(calculated, measured, mask)
+    return difference / signal if signal > 0 else math.nan
+
+
+def amplitude_sums(calculated: Any, measured: Any, mask: Any = None) -> tuple[float, float]:
+    """The two sums of `r1_factor`, whose arguments these are: of the differences of amplitudes, and of these."""
     difference = signal = 0.0
     for c, m, where in _slabs(calculated, measured, mask):
         amplitudes = np.abs(np.fft.fft2(np.where(where, m, 0.0)))
         difference += float(np.abs(amplitudes - np.abs(np.fft.fft2(np.where(where, c, 0.0)))).sum())
         signal += float(amplitudes.sum())
-    return difference / signal if signal > 0 else math.nan
+    return difference, signal
 
 
 def normalised_rmse(volume: Any, truth: Any) -> float:

@@ -21,8 +21,9 @@ from .inputs import beside_the_atoms, checked_atoms, checked_series, require_mea
 from .motion import Tilts
 from .response import Response
 from .results import as_dataset, difference_map, differences, origin_of, r_factor, with_edits
+from .series import Series
 from .sharing import Sharing, choose_sharing
-from .tilts import Model, Series
+from .tilts import Model
 from .uncertainty import position_error
 
 FIRST_SIGMA = 0.55  # Angstrom: width that the first fit of the types begins with

@@ -13,7 +13,8 @@ from .descent import Bounds, Descent, Free, conjugate_gradients
 from .difference import Candidates, find_candidates
 from .imaging import fit_types
 from .motion import Tilts
-from .tilts import Model, Series
+from .series import Series
+from .tilts import Model
 from .types import Mixture, fit_mixture, mixture_of_types
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .tilts import Model, Series, bend, judge, steepness
+from .series import Series
+from .tilts import Model, bend, judge, steepness
 
 _FURTHEST = 0.15  # Angstrom that an atom moves in an iteration
 _MOST = 0.2  # change of ln H and ln sigma in an iteration
@@ -141,7 +142,8 @@ def conjugate_gradients(
             if free.dot(gradient, direction) >= 0:
                 direction = step
         old, slope_before = gradient, slope
-        curved = sum(series.map(steepness, models[-1], direction)) + pull * float(np.square(direction[:, :3]).sum())
+        curved = float(series.sum(steepness, models[-1], direction))
+        curved += pull * float(np.square(direction[:, :3]).sum())
         if not curved > 0:
             break
         change = scale * -free.dot(gradient, direction) / curved * direction
@@ -164,7 +166,7 @@ def steepest_descent(
     for all atoms the same; see `conjugate_gradients` for the arguments. Where the misfit rose, the step is taken back
     and halved from there on: of heavier atoms, and of those that overlap, the second derivatives are larger.
     """
-    blocks = np.asarray(sum(series.map(bend, model)))
+    blocks = series.sum(bend, model)
     diagonal = np.einsum("nii->ni", blocks)
     curvature = np.array([diagonal[:, :3].max(axis=1).mean()] * 3 + [diagonal[:, 3].mean(), diagonal[:, 4].mean()])
     gradient, r_factor, misfit = judged(series, model)
@@ -183,12 +185,14 @@ def steepest_descent(
 
 def judged(series: Series, model: Model) -> tuple[np.ndarray, np.ndarray, float]:
     """Gradient (n, 5), R of every tilt, and sum w r^2."""
-    parts = series.map(judge, model)
-    gradient = sum(part.gradient for part in parts)
-    misfit = np.concatenate([part.misfit for part in parts])
+    gradient, misfits = np.zeros((len(model.heights), 5)), []
+    for part in series.each(judge, model):
+        gradient += part.gradient
+        misfits.append(part.misfit)
+    misfit = np.concatenate(misfits)
     total = misfit[:, 1]
     r_factor = np.divide(misfit[:, 0], total, out=np.full(len(total), np.nan), where=total > 0)
-    return np.asarray(gradient), r_factor, float(misfit[:, 2].sum())
+    return gradient, r_factor, float(misfit[:, 2].sum())
 
 
 def _with_prior(
@@ -205,7 +209,7 @@ def _with_prior(
 
 def inverse_bend(series: Series, model: Model, free: Free, pull: float = 0.0) -> np.ndarray:
     """Inverse of every atom's own second derivatives by its free parameters, (n, 5, 5); 0 by the others."""
-    blocks = np.asarray(sum(series.map(bend, model)))
+    blocks = series.sum(bend, model)
     blocks[:, range(3), range(3)] += pull
     for column, labels in ((3, free.heights), (4, free.sigmas)):
         if labels is None:

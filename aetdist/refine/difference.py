@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy import fft, ndimage
 from scipy.spatial import cKDTree
 
-from .._threads import kernel_threads
 from ..geometry import ParallelGeometry
 from ..project import ParallelProjector
 from ._kernels import curvature, pull
-from .tilts import Group, Model, Series
+from .series import Series
+from .tilts import Group, Model
 
 _MARGIN = 3.0  # Angstrom around the atoms in which more are looked for
 _BLOCK = 256  # voxels of a backprojected block along every axis
@@ -67,11 +68,8 @@ def find_candidates(series: Series, model: Model, sigma: float, apart: float) ->
     Residual images are filtered by |k| along the direction across the tilt axis and by the atoms' own Gaussian, and
     backprojected; of the maxima those count that stand out of the map's own spread.
     """
-    left = np.concatenate(series.map(residuals, model))
-    views = series.map(_view)
-    matrices, corners = (np.concatenate([view[i] for view in views]) for i in (0, 1))
-    size = views[0][2]
-    filtered = _filtered(left, sigma / size)
+    filtered = series.changed(filtered_residuals, model, sigma)
+    size = series.pixel_size
     low = np.floor((model.positions.min(axis=0) - _MARGIN) / size).astype(int)
     high = np.ceil((model.positions.max(axis=0) + _MARGIN) / size).astype(int) + 1
     near = cKDTree(model.positions)
@@ -79,7 +77,7 @@ def find_candidates(series: Series, model: Model, sigma: float, apart: float) ->
     for start in np.ndindex(*-(-(high - low) // _BLOCK)):
         first = low + _BLOCK * np.array(start)
         end = np.minimum(first + _BLOCK, high)
-        block = _backprojected(filtered, matrices, corners, first - _HALO, end + _HALO)
+        block = filtered.sum(_backprojected, first - _HALO, end + _HALO)
         where, value, mad = _maxima(block)
         where = (where[:, ::-1] - _HALO + first) * size
         positions.append(where)
@@ -98,8 +96,7 @@ def judged_candidates(series: Series, model: Model, place: np.ndarray, sigma: fl
     if not len(place):
         return Candidates(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
     unit = Model(place, np.ones(len(place)), np.full(len(place), sigma))
-    parts = series.map(_match, model, unit)
-    along, square = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    along, square = series.sum(_match, model, unit)
     known = square > 0
     heights = np.where(known, along / np.where(known, square, 1.0), 0.0)
     found = Candidates(place, heights, heights * np.sqrt(square))
@@ -108,7 +105,7 @@ def judged_candidates(series: Series, model: Model, place: np.ndarray, sigma: fl
     return found.select(_apart(found.positions, apart))
 
 
-def _match(group: Group, model: Model, unit: Model) -> tuple[np.ndarray, np.ndarray]:
+def _match(group: Group, model: Model, unit: Model) -> np.ndarray:
     """Weighted product of the residuals with every candidate's image, and of this with itself."""
     n = len(unit.heights)
     along, square = np.zeros(n), np.zeros(n)
@@ -119,33 +116,27 @@ def _match(group: Group, model: Model, unit: Model) -> tuple[np.ndarray, np.ndar
         curvature(*seen, group.weights[t], products)
         along += out[:, 2]
         square += products[:, 7]
-    return along, square
+    return np.array([along, square])
 
 
-def _view(group: Group) -> tuple[np.ndarray, np.ndarray, float]:
-    return group.matrices, group.corners, group.pixel_size
-
-
-def _filtered(images: np.ndarray, s: float) -> np.ndarray:
-    """Images filtered by |k_x| and by a Gaussian of `s` pixels, (tilt, y, x) float32."""
+def filtered_residuals(group: Group, model: Model, sigma: float) -> Group:
+    """The group of its residuals alone, filtered by |k_x| and by a Gaussian of `sigma` Angstrom."""
+    images, s = residuals(group, model), sigma / group.pixel_size
     ny, nx = images.shape[1:]
     shape = (fft.next_fast_len(ny + 16), fft.next_fast_len(2 * nx))
     ky, kx = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])
     window = kx * np.exp(-2.0 * (np.pi * s) ** 2 * (kx**2 + ky**2))
-    result = np.empty_like(images)
-    for t, image in enumerate(images):
-        result[t] = fft.irfft2(fft.rfft2(image, shape) * window, shape)[:ny, :nx]
-    return result
+    for image in images:
+        image[:] = fft.irfft2(fft.rfft2(image, shape) * window, shape)[:ny, :nx]
+    return replace(group, raw=images, measured=images, images=images, weights=images)
 
 
-def _backprojected(
-    images: np.ndarray, matrices: np.ndarray, corners: np.ndarray, first: np.ndarray, end: np.ndarray
-) -> np.ndarray:
-    """The block of voxels first ... end - 1, (x, y, z) from the origin, as (z, y, x) float32."""
+def _backprojected(group: Group, first: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Images backprojected into voxels first ... end - 1, (x, y, z) from the origin, as (z, y, x) float32."""
     nx, ny, nz = (int(n) for n in end - first)
     x, y, z = (float(n) for n in first)
-    geometry = ParallelGeometry(matrices, (nz, ny, nx), (z, y, x), images.shape[1:], corners)
-    return np.asarray(ParallelProjector(geometry, kernel_threads()).adjoint(images))
+    geometry = ParallelGeometry(group.matrices, (nz, ny, nx), (z, y, x), group.images.shape[1:], group.corners)
+    return np.asarray(ParallelProjector(geometry).adjoint(group.images))
 
 
 def _maxima(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

@@ -10,7 +10,8 @@ from scipy import fft
 
 from ._kernels import add_products, push
 from .response import Response, blurred
-from .tilts import Group, Model, Series, itself
+from .series import Series
+from .tilts import Group, Model, itself
 
 _VACUUM = 0.01  # of the brightest pixel
 _LAGS = 8  # pixels over which residuals may be correlated

@@ -12,7 +12,8 @@ from ..errors import InputError
 from ..geometry import ParallelGeometry, grid_step, matrices_from_euler
 from ..neighbors import as_points
 from ..schema import ATOMS, TILT_SERIES, VOLUME, check
-from .tilts import Group, Series
+from .series import Series
+from .tilts import Group
 
 _MARGIN = 2.0  # Angstrom beyond the volume at which an atom may lie
 _SAME_SIZE = 1e-3  # relative
@@ -50,7 +51,7 @@ def require_measured(images: Series) -> None:
     InputError
         Likewise if pixels that were measured are no finite numbers.
     """
-    there = int(np.sum(images.map(tilts_that_show)))
+    there = int(images.sum(tilts_that_show))
     if there < _TILTS:
         raise InputError(
             f"{there} tilts show anything but 0 where their mask is True and the volume's support is seen; needed are "

@@ -15,7 +15,8 @@ from ._kernels import add_products, push
 from .descent import Bounds
 from .imaging import Noise, fit_gains, fit_noise
 from .response import Response, less_background, without_response
-from .tilts import Group, Model, Series, itself
+from .series import Series
+from .tilts import Group, Model, itself
 
 log = logging.getLogger(__name__)
 

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..metrics import r1_factor
+from ..metrics import amplitude_sums
 from ..schema import AXES
 from .curation import Curated
 from .edits import Edit, apply_edits
 from .imaging import brightest
 from .response import Response, shown
+from .series import Series
 from .sharing import Sharing
-from .tilts import Group, Model, Series
+from .tilts import Group, Model
 from .uncertainty import PositionError, probabilities
 
 RESOLVED = 0.8
@@ -103,14 +104,12 @@ def as_dataset(
         {name: (dims, values[order]) for name, (dims, values) in per_atom.items()},
         {"atom": np.arange(len(own)), "axis": list(AXES), "type_number": np.arange(1, k + 1)},
     )
-    measured = np.concatenate(images.map(_measured))
-    predicted = np.concatenate(images.map(shown, model, response))
     kinds_there = [atoms.types == kind for kind in range(k)]
     return dataset.assign(
         r_factor=(("iteration", "tilt"), r_factors), round_r=("iteration", np.nanmean(r_factors, axis=1))
     ).assign_attrs(
         R=float(np.nanmean(r_factors[-1])),
-        R1=r1_factor(predicted, measured[:, 0], measured[:, 1] > 0),
+        R1=r1_factor_of(images, model, response),
         type_heights=[float(np.median(model.heights[which])) if which.any() else float("nan") for which in kinds_there],
         type_sigmas=[float(np.median(model.sigmas[which])) if which.any() else float("nan") for which in kinds_there],
         tails=[] if response is None else [float(part) for part in response.parts],
@@ -133,10 +132,15 @@ def r_factor(images: Series, model: Model, response: Response | None = None) -> 
     return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
 
 
+def r1_factor_of(images: Series, model: Model, response: Response | None = None) -> float:
+    """R1 of all tilts, see `aetdist.metrics.r1_factor`."""
+    difference, signal = images.sum(_amplitudes, model, response)
+    return float(difference / signal) if signal > 0 else float("nan")
+
+
 def difference_map(images: Series, model: Model, response: Response | None = None) -> np.ndarray:
     """Root mean square over the tilts of image - prediction, (y, x) float64; NaN where no tilt was measured."""
-    parts = images.map(_squares, model, response)
-    square, count = sum(p[0] for p in parts), sum(p[1] for p in parts)
+    square, count = images.sum(_squares, model, response)
     return np.sqrt(np.divide(square, count, out=np.full(np.shape(square), np.nan), where=count > 0))
 
 
@@ -156,11 +160,11 @@ def _misfit(group: Group, model: Model, response: Response | None) -> np.ndarray
     return np.stack([left.sum(axis=(1, 2), where=known), whole.sum(axis=(1, 2), where=known)], axis=1)
 
 
-def _squares(group: Group, model: Model, response: Response | None) -> tuple[np.ndarray, np.ndarray]:
+def _squares(group: Group, model: Model, response: Response | None) -> np.ndarray:
     known = group.weights > 0
     left = np.square(group.measured - shown(group, model, response), dtype=np.float64)
-    return left.sum(axis=0, where=known), known.sum(axis=0)
+    return np.array([left.sum(axis=0, where=known), known.sum(axis=0)])
 
 
-def _measured(group: Group) -> np.ndarray:
-    return np.stack([group.raw, group.weights > 0], axis=1)
+def _amplitudes(group: Group, model: Model, response: Response | None) -> np.ndarray:
+    return np.array(amplitude_sums(shown(group, model, response), group.raw, group.weights > 0))

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from .descent import Bounds, Free, conjugate_gradients
-from .tilts import Group, Model, Series, misfit_of
+from .series import Series
+from .tilts import Group, Model, misfit_of
 
 log = logging.getLogger(__name__)
 

@@ -1,23 +1,17 @@
-"""Groups of tilts, each kept by one worker: what the atoms' parameters explain of them, and how they should change."""
+"""A group of tilts: what the atoms' parameters explain of it, and how they should change."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-import dask
 import numpy as np
-import xarray as xr
 
-from .._threads import kernel_threads
-from ..blocks.windows import current_client, share
 from ..errors import InputError
 from ._kernels import curvature, pull, push
 
-TILTS_PER_GROUP = 4  # the same for any number of workers: sums over groups come in one order
 _OUTSIDE = 0.1  # of what a pixel sees: where more of it is not refined, it does not count
+_ATOMS = 10_000  # whose matrices are turned at a time
 ROOT = np.sqrt(2.0 * np.pi)
 
 
@@ -172,67 +166,14 @@ def bend(group: Group, model: Model) -> np.ndarray:
     lab = np.empty((n, 10))
     for t, weights in enumerate(group.weights):
         curvature(*group.seen(t, model), weights, lab)
-        square = lab[:, [0, 1, 2, 3, 1, 4, 5, 6, 2, 5, 7, 8, 3, 6, 8, 9]].reshape(n, 4, 4)
         turn = np.zeros((4, 5))
         turn[:2, :3] = group.matrices[t, :2] / group.pixel_size
         turn[2, 3] = turn[3, 4] = 1.0
-        total += np.einsum("ia,nij,jb->nab", turn, square, turn, optimize=True)
+        for first in range(0, n, _ATOMS):
+            some = slice(first, first + _ATOMS)
+            square = lab[some].T[[0, 1, 2, 3, 1, 4, 5, 6, 2, 5, 7, 8, 3, 6, 8, 9]]
+            total[some] += np.einsum("ia,ijn,jb->nab", turn, square.reshape(4, 4, -1), turn, optimize=True)
     return total
-
-
-class Series:
-    """All groups of a tilt series, here or on the workers of the current Dask client.
-
-    Every sum over groups is taken in the order of the tilts, whoever computed them.
-    """
-
-    def __init__(self, groups: list[Any]) -> None:
-        self.client = current_client()
-        self.groups = groups
-
-    @classmethod
-    def of(cls, series: xr.Dataset, outside: Any = None, inside: Any = None) -> Series:
-        """Cut a tilt series into groups; lazy images are read by the worker that keeps them.
-
-        Parameters
-        ----------
-        series : xarray.Dataset
-            TILT_SERIES with ``matrices`` and ``pixel_size``.
-        outside, inside : array_like, shape (tilt, y, x), optional
-            What matter shows that is not refined, taken off the images, and that which is; pixels that see much of
-            the former do not count.
-        """
-        client = current_client()
-        size = float(series["pixel_size"])
-        corner = np.array([float(series[axis].values[0]) for axis in "yx"]) / size
-        groups: list[Any] = []
-        for first in range(0, series.sizes["tilt"], TILTS_PER_GROUP):
-            some = slice(first, first + TILTS_PER_GROUP)
-            numbers = np.arange(series.sizes["tilt"])[some]
-            parts: list[Any] = [series["images"].data[some], series["mask"].data[some]]
-            parts += [None if beside is None else beside[some] for beside in (outside, inside)]
-            matrices = series["matrices"].values[some]
-            arguments = (numbers, *parts, matrices, corner, size)
-            make: Any = make_group if client is None else dask.delayed(make_group)
-            group = make(*arguments)
-            groups.append(group if client is None else client.compute(group))
-        return cls(groups)
-
-    def map(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """function(group, *arguments) of every group, in the order of the tilts."""
-        if self.client is None:
-            with ThreadPoolExecutor(kernel_threads()) as pool:
-                return list(pool.map(lambda group: function(group, *arguments), self.groups))
-        shared = share(arguments)
-        futures = [self.client.submit(_apply, function, group, shared, pure=False) for group in self.groups]
-        return list(self.client.gather(futures))
-
-    def changed(self, function: Callable[..., Group], *arguments: Any) -> Series:
-        """The series of the groups that a function makes of these."""
-        if self.client is None:
-            return Series(self.map(function, *arguments))
-        shared = share(arguments)
-        return Series([self.client.submit(_apply, function, group, shared, pure=False) for group in self.groups])
 
 
 def make_group(
@@ -274,7 +215,3 @@ def make_group(
         np.ones(n),
         pixel_size,
     )
-
-
-def _apply(function: Callable[..., Any], group: Group, arguments: tuple[Any, ...]) -> Any:
-    return function(group, *arguments)

@@ -8,7 +8,8 @@ import numpy as np
 
 from ._kernels import pull, push
 from .descent import Free, inverse_bend, regular_inverse
-from .tilts import Group, Model, Series, bend
+from .series import Series
+from .tilts import Group, Model, bend
 from .types import Mixture
 
 _ENOUGH = 4000  # atoms whose samples of noise say what noise does on the average
@@ -63,7 +64,7 @@ def position_error(images: Series, model: Model, free: Free, seed: int, frame: n
     neighbours are not known either. Both are measured with white noise that is sent through the same equations, all
     atoms together, and taken out of, or multiplied to, the jack-knife's variance.
     """
-    curvature = np.asarray(sum(images.map(bend, model)))
+    curvature = images.sum(bend, model)
     own = regular_inverse(curvature[:, :3, :3])
     bound = np.einsum("nii->ni", own)
     inverse = inverse_bend(images, model, free)
@@ -71,12 +72,12 @@ def position_error(images: Series, model: Model, free: Free, seed: int, frame: n
     samples = min(-(-_ENOUGH // len(bound)), _MOST_SAMPLES)
     for sample in range(samples):
         noise = (seed, sample)
-        right = free.shared(np.asarray(sum(images.map(noise_gradient, model, noise))))
+        right = free.shared(images.sum(noise_gradient, model, noise))
         change = solve_linear(images, model, free, inverse, right)
-        scores = np.asarray(sum(images.map(score_products, model, noise, change)))
+        scores = images.sum(score_products, model, noise, change)
         spread += np.mean(change[:, :3] ** 2 / np.maximum(bound, 1e-300), axis=0) / samples
         left += _mean_ratio(own @ scores @ own, bound) / samples
-    scores = np.asarray(sum(images.map(score_products, model)))
+    scores = images.sum(score_products, model)
     variance = np.einsum("nii->ni", own @ scores @ own) / np.maximum(left, 1e-30)
     return PositionError(
         np.sqrt(np.maximum(variance, 0.0) * spread + frame),
@@ -139,7 +140,7 @@ def solve_linear(
     step = np.einsum("nij,nj->ni", inverse, residual)
     direction, slope = step, free.dot(residual, step)
     for _ in range(iterations):
-        image = free.shared(np.asarray(sum(series.map(curved, model, direction))))
+        image = free.shared(series.sum(curved, model, direction))
         bent = free.dot(direction, image)
         if not (slope > 0 and bent > 0):
             break

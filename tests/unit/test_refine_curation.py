@@ -12,7 +12,8 @@ from scipy.spatial import cKDTree
 from aetdist.refine.curation import Curated, curate_atoms, lowest_height, without_doubles
 from aetdist.refine.difference import find_candidates, judged_candidates
 from aetdist.refine.motion import Tilts
-from aetdist.refine.tilts import Model, Series
+from aetdist.refine.series import Series
+from aetdist.refine.tilts import Model
 from aetdist.refine.types import Mixture, fit_mixture, mixture_of_types
 from aetdist.simulate import nanoparticle, simulate_tilt_series
 

@@ -12,8 +12,9 @@ from scipy.optimize import least_squares
 from aetdist.project.atoms import project_atoms
 from aetdist.refine.descent import Bounds, Free, conjugate_gradients, inverse_bend, judged, steepest_descent
 from aetdist.refine.imaging import fit_types
+from aetdist.refine.series import Series
 from aetdist.refine.sharing import choose_sharing
-from aetdist.refine.tilts import Model, Series
+from aetdist.refine.tilts import Model
 from aetdist.refine.uncertainty import curved, solve_linear
 from aetdist.simulate import nanoparticle, simulate_tilt_series
 

@@ -20,7 +20,8 @@ from aetdist.refine.imaging import fit_gains, fit_noise, fit_types, with_gains
 from aetdist.refine.motion import Motion, Tilts, fit_motion, moved
 from aetdist.refine.response import Response, less_background, shown, without_response
 from aetdist.refine.results import difference_map, r_factor
-from aetdist.refine.tilts import Model, Series
+from aetdist.refine.series import Series
+from aetdist.refine.tilts import Model
 from aetdist.schema import EULER
 from aetdist.simulate import nanoparticle
 
@@ -116,7 +117,8 @@ def test_fit_gains__brightness_of_tilts(true: Any) -> None:
 ONE_SUM = """\
 import numpy as np, xarray as xr
 from aetdist.refine.imaging import fit_gains, fit_types
-from aetdist.refine.tilts import Model, Series
+from aetdist.refine.series import Series
+from aetdist.refine.tilts import Model
 from aetdist.simulate import simulate_tilt_series
 position = np.random.default_rng(0).uniform(-25, 25, (40, 3))
 atoms = xr.Dataset({"position": (("atom", "axis"), position)})

@@ -11,7 +11,8 @@ import xarray as xr
 from aetdist.project.atoms import project_atoms
 from aetdist.refine._kernels import CUTOFF, curvature, pull, push
 from aetdist.refine.descent import judged
-from aetdist.refine.tilts import Model, Series, bend, itself, steepness
+from aetdist.refine.series import Series
+from aetdist.refine.tilts import Model, bend, itself, steepness
 from aetdist.simulate import simulate_tilt_series
 
 SHAPE = (30, 34)

@@ -10,7 +10,8 @@ import xarray as xr
 from distributed import Client
 
 from aetdist.refine.descent import Free, conjugate_gradients, judged
-from aetdist.refine.tilts import Model, Series, bend
+from aetdist.refine.series import Series
+from aetdist.refine.tilts import Model, bend
 from aetdist.refine.types import Mixture
 from aetdist.refine.uncertainty import noise_gradient, position_error, probabilities, score_products
 from aetdist.simulate import nanoparticle, simulate_tilt_series
