@@ -16,13 +16,13 @@ from ..schema import ATOMS, with_units
 from .curation import Curated, curate_atoms
 from .descent import Free, conjugate_gradients, steepest_descent
 from .edits import Edit, read_edits
-from .imaging import brightest, fit_types
+from .imaging import fit_types
 from .inputs import beside_the_atoms, checked_atoms, checked_series, require_measured
 from .motion import Tilts
-from .response import Response
 from .results import as_dataset, difference_map, differences, origin_of, r_factor, with_edits
 from .series import Series
 from .sharing import Sharing, choose_sharing
+from .tails import Tails
 from .tilts import Model
 from .uncertainty import position_error
 
@@ -51,7 +51,7 @@ def refine_atoms(
     curate: bool = True,
     curation_rounds: int = 8,
     refine_tilts: bool = True,
-    response: bool = True,
+    tails: bool = True,
     background: float = 4.0,
     prior: float = 0.15,
     minimum_distance: float = 1.4,
@@ -86,9 +86,8 @@ def refine_atoms(
         At most so many.
     refine_tilts : bool
         Refine rotation, shift and brightness of every tilt too. The object as a whole does not move.
-    response : bool
-        Fit what images have beside round atoms: how much of every atom's intensity the probe spreads wider than its
-        Gaussian (twice and four times), and by how much bright pixels are darker than in proportion.
+    tails : bool
+        Fit how much of every atom's intensity the probe spreads wider than its Gaussian (twice and four times).
     background : float
         Angstrom. What is smoother than that and not predicted is taken off the images; 0 takes nothing off.
     prior : float
@@ -112,7 +111,6 @@ def refine_atoms(
         (map_y, map_x); `angles` (tilt, euler), `shift` (tilt, [y, x]) in pixels and `gain` (tilt,), what was refined
         of the tilts. Attributes: `R` (eq. 4), `R1`, `type_heights`, `type_sigmas` (Angstrom), `heights` and `widths`
         ("type" or "atom", what was chosen), `tails` (part of an atom's intensity in each), `tail_blurs` (pixels),
-        `saturation` (part by which a pixel as bright as `brightest` is too dark), `brightest`,
         `cramer_rao` (Angstrom), `crowding`, `tilt_disagreement`, `n_added`, `n_deleted`, `n_merged`, `n_retyped`;
         `edits` (rows), if there were any.
 
@@ -179,9 +177,8 @@ def refine_atoms(
     if changes:
         found = with_edits(found, changes)
     n = len(found.types)
-    sigma = float(np.median(found.model.sigmas)) / float(series["pixel_size"])
-    shape = Response.none(sigma, brightest(images)) if response else None
-    typed, shape = fit_types(images, found.model, found.types, rounds=_FIRST_STEPS, response=shape)
+    shape = Tails.none(float(np.median(found.model.sigmas)) / float(series["pixel_size"])) if tails else None
+    typed, shape = fit_types(images, found.model, found.types, rounds=_FIRST_STEPS, tails=shape)
     images = tilts.settled(images, typed, shape)
     sharing, model = choose_sharing(
         images, typed, found.types, heights, widths, tilts.bounds(found.anchor, maximum_move, prior)
@@ -189,9 +186,7 @@ def refine_atoms(
     found = found.moved(model)
     descend = conjugate_gradients if solver == "conjugate_gradients" else steepest_descent
     for number, part in enumerate(np.array_split(np.arange(iterations), _ROUNDS), start=1):
-        typed, shape = fit_types(
-            images, found.model, found.types, widths=not sharing.own_widths, rounds=2, response=shape
-        )
+        typed, shape = fit_types(images, found.model, found.types, widths=not sharing.own_widths, rounds=2, tails=shape)
         model = sharing.applied(found.model, typed)
         images = tilts.settled(images, model, shape)
         bounds = tilts.bounds(found.anchor, maximum_move, prior)

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import fft
 
 from ._kernels import add_products, push
-from .response import Response, blurred
 from .series import Series
+from .tails import MOST, Tails, blurred
 from .tilts import Group, Model, itself
 
 _VACUUM = 0.01  # of the brightest pixel
@@ -35,8 +35,8 @@ def fit_types(
     *,
     widths: bool = True,
     rounds: int = 1,
-    response: Response | None = None,
-) -> tuple[Model, Response | None]:
+    tails: Tails | None = None,
+) -> tuple[Model, Tails | None]:
     """Computes: heights and widths that all atoms of a type share, by Gauss-Newton steps.
 
     Parameters
@@ -50,38 +50,38 @@ def fit_types(
         One height for each type and (True) one width for each type.
     rounds : int
         Steps, at most.
-    response : Response, optional
-        Where to start with the tails and the saturation, which are then fitted too.
+    tails : Tails, optional
+        Where to start with the probe's tails, which are then fitted too.
 
     Returns
     -------
     model : Model
-    response : Response or None
+    tails : Tails or None
     """
     k = int(labels.max()) + 1
     count = np.maximum(np.bincount(labels), 1)
     heights, sigmas = (np.exp(np.bincount(labels, np.log(v)) / count)[labels] for v in (model.heights, model.sigmas))
     model = Model(model.positions, heights, sigmas)
-    misfit, best, step, fraction = np.inf, (model, response), np.zeros(0), 1.0
+    misfit, best, step, fraction = np.inf, (model, tails), np.zeros(0), 1.0
     for _ in range(rounds + 1):
-        parts = series.map(type_equations, model, labels, k, widths, response)
+        parts = series.map(type_equations, model, labels, k, widths, tails)
         new = sum(part[2] for part in parts)
         if new < misfit:
             converged = not new < (1 - 1e-6) * misfit
-            misfit, best, fraction = new, (model, response), 1.0
+            misfit, best, fraction = new, (model, tails), 1.0
             step = _type_step(sum(part[0] for part in parts), sum(part[1] for part in parts))
             if converged:
                 break
         else:
             fraction *= 0.3
-        model, response = best
+        model, tails = best
         change = np.zeros((len(labels), 5))
         change[:, 3] = np.log(np.maximum(1.0 + fraction * step[:k], _LEAST_RATIO))[labels]  # images are linear in H
         if widths:
             change[:, 4] = np.clip(fraction * step[k : 2 * k], -_WIDTH_STEP, _WIDTH_STEP)[labels]
         model = model.changed(change)
-        if response is not None:
-            response = response.changed(fraction * step[-len(response.parts) - 1 :])
+        if tails is not None:
+            tails = tails._replace(parts=np.clip(tails.parts + fraction * step[-len(tails.parts) :], 0.0, MOST))
     return best
 
 
@@ -96,10 +96,10 @@ def _type_step(normal: np.ndarray, vector: np.ndarray) -> np.ndarray:
 
 
 def type_equations(
-    group: Group, model: Model, labels: np.ndarray, k: int, widths: bool, response: Response | None
+    group: Group, model: Model, labels: np.ndarray, k: int, widths: bool, tails: Tails | None
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Normal matrix and vector of changes of ln H and (`widths`) ln sigma of each type, of the response; sum w r^2."""
-    m = (2 * k if widths else k) + (0 if response is None else len(response.parts) + 1)
+    """Normal matrix and vector of changes of ln H and (`widths`) ln sigma of each type and of the tails; sum w r^2."""
+    m = (2 * k if widths else k) + (0 if tails is None else len(tails.parts))
     normal, vector, misfit = np.zeros((m, m)), np.zeros(m), 0.0
     kinds = [np.flatnonzero(labels == kind) for kind in range(k)]
     for t, weights in enumerate(group.weights):
@@ -112,14 +112,11 @@ def type_equations(
                 wider[:, 3] = 1.0
                 push(*seen, wider, columns[k + kind])
         predicted, image = columns[:k].sum(axis=0), group.images[t]
-        if response is not None:
+        if tails is not None:
             image = group.measured[t]
-            spread = [b - predicted for b in blurred(predicted, response)]
-            columns[-len(spread) - 1 : -1] = spread
-            predicted = predicted + sum(p * c for p, c in zip(response.parts.astype(np.float32), spread, strict=True))
-            columns[:-1] *= 1.0 - np.float32(2.0 * response.saturation / response.top) * predicted
-            columns[-1] = -np.square(predicted) / np.float32(response.top)
-            predicted = response.detected(predicted)
+            spread = [b - predicted for b in blurred(predicted, tails)]
+            columns[-len(spread) :] = spread
+            predicted = predicted + sum(p * c for p, c in zip(tails.parts.astype(np.float32), spread, strict=True))
         misfit += add_products(columns, image - predicted, weights, normal, vector)
     return normal, vector, misfit
 
@@ -162,7 +159,7 @@ def fit_noise(series: Series, model: Model, *, uniform: bool = False) -> tuple[S
     Squared residuals are averaged over pixels of similar predicted intensity; a line is fitted to the averages, each
     counting as much as it is certain.
     """
-    top = brightest(series)
+    top = max(series.map(_brightest))
     parts = series.map(_residuals, model, top)
     bins = np.asarray(sum(part[0] for part in parts))
     noise = _line(bins.sum(axis=0, keepdims=True) if uniform else bins, top)
@@ -218,11 +215,6 @@ def _overlap(group: Group, model: Model) -> np.ndarray:
         add_products(predicted[None], image, weights, normal, vector)
         sums[t] = vector[0], normal[0, 0]
     return sums
-
-
-def brightest(series: Series) -> float:
-    """The brightest pixel of all images."""
-    return max(series.map(_brightest))
 
 
 def _brightest(group: Group) -> float:

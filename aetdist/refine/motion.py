@@ -14,8 +14,8 @@ from ..geometry import euler_from_matrices, remove_common_motion
 from ._kernels import add_products, push
 from .descent import Bounds
 from .imaging import Noise, fit_gains, fit_noise
-from .response import Response, less_background, without_response
 from .series import Series
+from .tails import Tails, less_background, without_tails
 from .tilts import Group, Model, itself
 
 log = logging.getLogger(__name__)
@@ -107,12 +107,12 @@ class Tilts:
         self.noise, self.area = Noise(0.0, 1.0), 1.0
         self.move, self.scale, self.weigh = move, background / size, noise
 
-    def settled(self, images: Series, model: Model, response: Response | None = None) -> Series:
+    def settled(self, images: Series, model: Model, tails: Tails | None = None) -> Series:
         """Computes: the images with what suits this model best."""
         if self.scale:
-            images = images.changed(less_background, model, response, self.scale)
-        if response is not None:
-            images = images.changed(without_response, model, response)
+            images = images.changed(less_background, model, tails, self.scale)
+        if tails is not None:
+            images = images.changed(without_tails, model, tails)
         images = self.weighted(images, model)
         if self.move and self.area < _WHITE:
             images, self.gains = fit_gains(images, model, len(self.start))

@@ -13,10 +13,9 @@ from ..metrics import amplitude_sums
 from ..schema import AXES
 from .curation import Curated
 from .edits import Edit, apply_edits
-from .imaging import brightest
-from .response import Response, shown
 from .series import Series
 from .sharing import Sharing
+from .tails import Tails, shown
 from .tilts import Group, Model
 from .uncertainty import PositionError, probabilities
 
@@ -70,7 +69,7 @@ def as_dataset(
     error: PositionError,
     r_factors: np.ndarray,
     images: Series,
-    response: Response | None,
+    tails: Tails | None,
     sharing: Sharing,
 ) -> xr.Dataset:
     """ATOMS by falling height.
@@ -83,7 +82,7 @@ def as_dataset(
     error : PositionError
     r_factors : ndarray, shape (iteration, tilt), float64
     images : Series
-    response : Response, optional
+    tails : Tails, optional
     sharing : Sharing
     """
     model, k = atoms.model, len(atoms.mixture.means)
@@ -109,13 +108,11 @@ def as_dataset(
         r_factor=(("iteration", "tilt"), r_factors), round_r=("iteration", np.nanmean(r_factors, axis=1))
     ).assign_attrs(
         R=float(np.nanmean(r_factors[-1])),
-        R1=r1_factor_of(images, model, response),
+        R1=r1_factor_of(images, model, tails),
         type_heights=[float(np.median(model.heights[which])) if which.any() else float("nan") for which in kinds_there],
         type_sigmas=[float(np.median(model.sigmas[which])) if which.any() else float("nan") for which in kinds_there],
-        tails=[] if response is None else [float(part) for part in response.parts],
-        tail_blurs=[] if response is None else [float(blur) for blur in response.blurs],
-        saturation=0.0 if response is None else response.saturation,
-        brightest=brightest(images) if response is None else response.top,
+        tails=[] if tails is None else [float(part) for part in tails.parts],
+        tail_blurs=[] if tails is None else [float(blur) for blur in tails.blurs],
         heights="atom" if sharing.own_heights else "type",
         widths="atom" if sharing.own_widths else "type",
         cramer_rao=error.cramer_rao,
@@ -126,21 +123,21 @@ def as_dataset(
     )
 
 
-def r_factor(images: Series, model: Model, response: Response | None = None) -> np.ndarray:
+def r_factor(images: Series, model: Model, tails: Tails | None = None) -> np.ndarray:
     """R (eq. 4) of every tilt, (tilt,) float64; a background that was taken off counts against it."""
-    sums = np.concatenate(images.map(_misfit, model, response))
+    sums = np.concatenate(images.map(_misfit, model, tails))
     return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
 
 
-def r1_factor_of(images: Series, model: Model, response: Response | None = None) -> float:
+def r1_factor_of(images: Series, model: Model, tails: Tails | None = None) -> float:
     """R1 of all tilts, see `aetdist.metrics.r1_factor`."""
-    difference, signal = images.sum(_amplitudes, model, response)
+    difference, signal = images.sum(_amplitudes, model, tails)
     return float(difference / signal) if signal > 0 else float("nan")
 
 
-def difference_map(images: Series, model: Model, response: Response | None = None) -> np.ndarray:
+def difference_map(images: Series, model: Model, tails: Tails | None = None) -> np.ndarray:
     """Root mean square over the tilts of image - prediction, (y, x) float64; NaN where no tilt was measured."""
-    square, count = images.sum(_squares, model, response)
+    square, count = images.sum(_squares, model, tails)
     return np.sqrt(np.divide(square, count, out=np.full(np.shape(square), np.nan), where=count > 0))
 
 
@@ -153,18 +150,18 @@ def differences(before: np.ndarray, after: np.ndarray, series: xr.Dataset) -> di
     }
 
 
-def _misfit(group: Group, model: Model, response: Response | None) -> np.ndarray:
+def _misfit(group: Group, model: Model, tails: Tails | None) -> np.ndarray:
     known = group.weights > 0
-    left = np.abs(shown(group, model, response) - group.raw, dtype=np.float64)
+    left = np.abs(shown(group, model, tails) - group.raw, dtype=np.float64)
     whole = np.abs(group.raw, dtype=np.float64)
     return np.stack([left.sum(axis=(1, 2), where=known), whole.sum(axis=(1, 2), where=known)], axis=1)
 
 
-def _squares(group: Group, model: Model, response: Response | None) -> np.ndarray:
+def _squares(group: Group, model: Model, tails: Tails | None) -> np.ndarray:
     known = group.weights > 0
-    left = np.square(group.measured - shown(group, model, response), dtype=np.float64)
+    left = np.square(group.measured - shown(group, model, tails), dtype=np.float64)
     return np.array([left.sum(axis=0, where=known), known.sum(axis=0)])
 
 
-def _amplitudes(group: Group, model: Model, response: Response | None) -> np.ndarray:
-    return np.array(amplitude_sums(shown(group, model, response), group.raw, group.weights > 0))
+def _amplitudes(group: Group, model: Model, tails: Tails | None) -> np.ndarray:
+    return np.array(amplitude_sums(shown(group, model, tails), group.raw, group.weights > 0))

@@ -56,8 +56,7 @@ class Group:
     raw, measured : ndarray, shape (t, y, x), float32
         What was measured of the atoms, and the same without a background.
     images, weights : ndarray, shape (t, y, x), float32
-        The same as projections are, without tails and saturation, and 1 / variance of each pixel: 0 where nothing was
-        measured.
+        The same without tails of the probe, and 1 / variance of each pixel: 0 where nothing was measured.
     matrices : ndarray, shape (t, 3, 3), float64
         lab = R @ sample.
     corners : ndarray, shape (t, 2), float64

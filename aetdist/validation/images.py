@@ -40,7 +40,7 @@ NOTHING = Beside(None, None)
 def noise_free(
     model: xr.Dataset, geometry: Geometry, beside: Beside = NOTHING, *, multislice: Multislice | None = None
 ) -> xr.Dataset:
-    """Images of a model as the tilts see it, without noise; tails, saturation, shift and brightness included.
+    """Images of a model as the tilts see it, without noise: tails of the probe, shift and brightness included.
 
     Parameters
     ----------
@@ -71,10 +71,8 @@ def noise_free(
         multislice=multislice or False,
     )
     tails: tuple[tuple[float, float], ...] = ()
-    darker = 0.0
-    if multislice is None:  # which has what the probe has
+    if multislice is None:  # which has those that the probe has
         tails = tuple(zip(model.attrs["tails"], model.attrs["tail_blurs"], strict=True))
-        darker = model.attrs.get("saturation", 0.0) / model.attrs.get("brightest", 1.0)
     images = da.map_blocks(
         _as_detected,
         seen["images"].data,
@@ -82,7 +80,6 @@ def noise_free(
         da.from_array(geometry.gain[:, None, None], chunks=1, name=False),
         *([] if beside.outside is None else [_by_tilt(beside.outside)]),
         tails=tails,
-        darker=darker,
         chunks=((1,) * n_tilts, (ny,), (nx,)),
         dtype=np.float32,
         meta=np.empty((0, 0, 0), np.float32),
@@ -148,14 +145,9 @@ def _by_tilt(array: Any) -> Any:
 
 
 def _as_detected(
-    image: np.ndarray,
-    shift: np.ndarray,
-    gain: np.ndarray,
-    *outside: np.ndarray,
-    tails: tuple[tuple[float, float], ...],
-    darker: float,
+    image: np.ndarray, shift: np.ndarray, gain: np.ndarray, *outside: np.ndarray, tails: tuple[tuple[float, float], ...]
 ) -> np.ndarray:
-    """One image (1, y, x) blurred by the tails of the probe, moved, brightened, saturated, with what is beside it."""
+    """One image (1, y, x) blurred by the tails of the probe, moved, brightened, with what is beside the model."""
     sharp = np.asarray(image[0], dtype=np.float64)
     shown = (1.0 - sum(part for part, _ in tails)) * sharp
     for part, blur in tails:
@@ -165,7 +157,6 @@ def _as_detected(
     if moved.any():
         shown = ndimage.shift(shown, moved, order=5, mode="nearest")
     shown *= gain[0, 0, 0]
-    shown -= darker * shown**2
     for more in outside:
         shown += more[0]
     return shown[None].astype(np.float32)

@@ -15,7 +15,6 @@ from ..schema import ATOMS, EULER, TILT_SERIES, with_units
 
 OVERLAP = 1.0
 """Angstrom: no two atoms are nearer."""
-_RESPONSE = ("tails", "tail_blurs", "saturation", "brightest")
 
 
 class Geometry(NamedTuple):
@@ -54,7 +53,7 @@ def model_of(refined: xr.Dataset, heights: Literal["refined", "type"] = "refined
     -------
     xarray.Dataset
         ATOMS: position, type, intensity (height of the Gaussian), b_factor; species where they are known. Attributes
-        ``tails``, ``tail_blurs``, ``saturation`` and ``brightest``, and ``n_overlapping``.
+        ``tails`` and ``tail_blurs``, and ``n_overlapping``.
 
     Raises
     ------
@@ -87,7 +86,7 @@ def model_of(refined: xr.Dataset, heights: Literal["refined", "type"] = "refined
             stacklevel=2,
         )
     model = model.isel(atom=kept).assign_coords(atom=np.arange(len(kept)))
-    model.attrs = {name: refined.attrs[name] for name in (*_RESPONSE, "elements") if name in refined.attrs}
+    model.attrs = {name: refined.attrs[name] for name in ("tails", "tail_blurs", "elements") if name in refined.attrs}
     return with_units(model.assign_attrs(n_overlapping=n_gone), ATOMS)
 
 

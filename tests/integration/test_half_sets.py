@@ -79,7 +79,7 @@ def test_half_set_atoms__precision_of_each_half_is_that_against_the_truth(partic
 
     def find(half: xr.Dataset) -> xr.Dataset:
         """The true atoms, refined; nothing that both halves share."""
-        return aet.refine_atoms(half, particle, curate=False, refine_tilts=False, response=False)
+        return aet.refine_atoms(half, particle, curate=False, refine_tilts=False, tails=False)
 
     found = aet.half_set_atoms(series, find=find)
     assert found.matched_fraction == 1.0

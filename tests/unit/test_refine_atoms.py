@@ -105,18 +105,7 @@ def test_refine__columns_and_attributes(refined: xr.Dataset, series: xr.Dataset)
     )
     assert {"unresolved", "origin", "r_factor", "round_r", "difference_before", "difference_after"} <= set(refined)
     assert {"angles", "shift", "gain"} <= set(refined)
-    for name in (
-        "R",
-        "R1",
-        "cramer_rao",
-        "crowding",
-        "noise_gain",
-        "noise_floor",
-        "tails",
-        "saturation",
-        "heights",
-        "widths",
-    ):
+    for name in ("R", "R1", "cramer_rao", "crowding", "noise_gain", "noise_floor", "tails", "heights", "widths"):
         assert name in refined.attrs, name
     assert (np.diff(refined["intensity"]) <= 0).all()  # by falling height
     np.testing.assert_array_equal(refined["atom"], np.arange(refined.sizes["atom"]))
@@ -148,7 +137,7 @@ def test_refine__what_came_stays_as_it_was(series: xr.Dataset, traced: xr.Datase
         {"heights": "atom", "widths": "atom"},
         {
             "curate": False,
-            "response": False,
+            "tails": False,
             "refine_tilts": False,
             "background": 0,
             "weights": "uniform",

@@ -1,4 +1,4 @@
-"""What atoms share, brightness, noise, response, background and motion of the tilts: each as it was simulated."""
+"""What atoms share, brightness, noise, tails, background and motion of the tilts: each as it was simulated."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from aetdist.geometry import centred_coordinates, euler_from_matrices, matrices_
 from aetdist.project.atoms import project_atoms
 from aetdist.refine.imaging import fit_gains, fit_noise, fit_types, with_gains
 from aetdist.refine.motion import Motion, Tilts, fit_motion, moved
-from aetdist.refine.response import Response, less_background, shown, without_response
 from aetdist.refine.results import difference_map, r_factor
 from aetdist.refine.series import Series
+from aetdist.refine.tails import Tails, less_background, shown, without_tails
 from aetdist.refine.tilts import Model
 from aetdist.schema import EULER
 from aetdist.simulate import nanoparticle
@@ -192,7 +192,7 @@ def test_correlation_area__of_pixels_that_were_measured(true: Any) -> None:
     assert fit_noise(Series.of(as_series(images_of(model) * 0, np.zeros_like(mask))), model)[2] == 1.0
 
 
-# -- response and background ------------------------------------------------------------------------------
+# -- tails and background ------------------------------------------------------------------------------
 
 
 def with_tails(model: Model, parts: tuple[float, float]) -> np.ndarray:
@@ -203,45 +203,40 @@ def with_tails(model: Model, parts: tuple[float, float]) -> np.ndarray:
     return images
 
 
-@pytest.mark.parametrize("saturation", [0.0, 0.05, -0.03])
-def test_fit_types__tails_and_saturation_are_found(true: Any, saturation: float) -> None:
+def test_fit_types__tails_are_found(true: Any) -> None:
     model, types = true
     n = len(types)
     model = model._replace(sigmas=np.full(n, 0.6))  # of one width, so that the tails' are known
     images = with_tails(model, (0.12, 0.06))
-    top = images.max()
-    images -= saturation * images**2 / top
-    start = Response.none(0.6 / PIXEL, top)
+    start = Tails.none(0.6 / PIXEL)
     np.testing.assert_allclose(np.hypot(start.blurs, 0.6 / PIXEL), np.array([2, 4]) * 0.6 / PIXEL)
-    same = Model(model.positions, np.ones(n), np.full(n, 0.6))
-    found, response = fit_types(Series.of(as_series(images)), same, types, rounds=15, response=start)
-    assert response is not None
-    np.testing.assert_allclose(response.parts, [0.12, 0.06], atol=0.004)
-    assert response.saturation == pytest.approx(saturation, abs=0.003)
+    found, tails = fit_types(
+        Series.of(as_series(images)), Model(model.positions, np.ones(n), np.full(n, 0.6)), types, rounds=15, tails=start
+    )
+    assert tails is not None
+    np.testing.assert_allclose(tails.parts, [0.12, 0.06], atol=0.004)
     np.testing.assert_allclose(found.heights, model.heights, rtol=0.01)
     np.testing.assert_allclose(found.sigmas, 0.6, rtol=0.01)
-    none, response = fit_types(Series.of(as_series(images_of(model))), found, types, rounds=10, response=start)
-    assert response is not None
-    np.testing.assert_allclose(response.parts, 0.0, atol=0.002)
-    assert abs(response.saturation) < 0.002
+    none, tails = fit_types(Series.of(as_series(images_of(model))), found, types, rounds=10, tails=start)
+    assert tails is not None
+    np.testing.assert_allclose(tails.parts, 0.0, atol=0.002)
     np.testing.assert_allclose(none.heights, model.heights, rtol=5e-3)
 
 
-def test_without_response__gives_the_atoms_own_images(true: Any) -> None:
+def test_without_tails__gives_the_atoms_own_images(true: Any) -> None:
     model = true[0]._replace(sigmas=np.full(len(true[1]), 0.6))
+    tails = Tails.none(0.6 / PIXEL)._replace(parts=np.array([0.12, 0.06]))
     expected, measured = images_of(model), with_tails(model, (0.12, 0.06))
-    response = Response.none(0.6 / PIXEL, measured.max())._replace(parts=np.array([0.12, 0.06]), saturation=0.1)
-    measured -= 0.1 * measured**2 / measured.max()
     mask = np.ones(measured.shape, bool)
     mask[3, 20:30, 20:30] = False
-    series = Series.of(as_series(measured, mask)).changed(without_response, model, response)
+    series = Series.of(as_series(measured, mask)).changed(without_tails, model, tails)
     np.testing.assert_allclose(joined(series, "images")[mask], expected[mask], atol=2e-3 * expected.max())
     assert (joined(series, "images")[~mask] == 0).all()
     np.testing.assert_allclose(joined(series, "measured")[mask], measured[mask], rtol=1e-6)  # is kept
-    seen = np.concatenate(series.map(shown, model, response))
+    seen = np.concatenate(series.map(shown, model, tails))
     np.testing.assert_allclose(seen, measured, atol=2e-3 * measured.max())
-    assert np.nanmax(r_factor(series, model, response)) < 2e-3
-    assert np.nanmax(difference_map(series, model, response)) < 2e-3 * measured.max()
+    assert np.nanmax(r_factor(series, model, tails)) < 2e-3
+    assert np.nanmax(difference_map(series, model, tails)) < 2e-3 * measured.max()
 
 
 def test_less_background__takes_off_what_is_smooth(true: Any) -> None:

@@ -14,7 +14,7 @@ from aetdist import schema
 from aetdist.errors import AetdistWarning, InputError
 from aetdist.geometry import euler_from_tilts, matrices_from_euler
 from aetdist.metrics import r_factor
-from aetdist.refine.response import Response, shown
+from aetdist.refine.tails import Tails, shown
 from aetdist.refine.tilts import Model, make_group
 from aetdist.validation.calibration import Calibration, calibrate, calibrated, honesty, reliability
 from aetdist.validation.comparison import compared, match_atoms, most_frequent
@@ -67,8 +67,6 @@ def refined() -> xr.Dataset:
         "type_sigmas": [0.5, 0.55],
         "tails": [0.1, 0.05],
         "tail_blurs": [2.5, 5.5],
-        "saturation": 0.08,
-        "brightest": 900.0,
     }
     return dataset.assign_coords(tilt=np.arange(5))
 
@@ -137,7 +135,7 @@ def test_model__leaves_out_the_fainter_of_two_that_overlap(refined: xr.Dataset) 
 def test_images__are_what_refinement_shows_of_the_same_model(
     refined: xr.Dataset, series: xr.Dataset, geometry: Geometry
 ) -> None:
-    """Own heights and widths, tails, saturation, shifts of a part of a pixel, brightness: two implementations."""
+    """Own heights and widths, tails, shifts of a part of a pixel, brightness: two implementations."""
     model = model_of(refined)
     clean = noise_free(model, geometry)
     group = make_group(
@@ -147,8 +145,8 @@ def test_images__are_what_refinement_shows_of_the_same_model(
     group.gains[:] = refined["gain"].values
     group.corners[:] -= refined["shift"].values
     atoms = Model(model["position"].values, model["intensity"].values, widths_of(model))
-    response = Response(np.array(model.attrs["tails"]), np.array(model.attrs["tail_blurs"]), 0.08, 900.0)
-    expected = shown(group, atoms, response)
+    tails = Tails(np.array(model.attrs["tails"]), np.array(model.attrs["tail_blurs"]))
+    expected = shown(group, atoms, tails)
     assert np.abs(clean["images"].values - expected).max() < 2e-3 * expected.max()
     left = np.broadcast_to(np.arange(60) < 30, (5, 57, 60))
     beside = Beside(da.full((5, 57, 60), 7.0, chunks=(5, 20, 20)), da.from_array(left))
