@@ -20,7 +20,7 @@ from ..blocks.windows import current_client, share
 from .tilts import Group, make_group
 
 TILTS_PER_GROUP = 4  # the same for any number of workers: sums over groups come in one order
-IN_MEMORY = 2**27
+IN_MEMORY = 2**25
 """Bytes of images that this process keeps in memory; more lie in files, of which each thread reads a group."""
 ALONE = 2**20
 """Pixels of a series of which the workers of a client would do less than what it takes to send them work."""
