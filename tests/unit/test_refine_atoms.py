@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -16,6 +18,7 @@ from aetdist.errors import InputError
 from aetdist.geometry import centred_coordinates
 from aetdist.project.atoms import render_atoms
 from aetdist.refine import Edit, read_edits, refine_atoms
+from aetdist.refine import series as refine_series
 from aetdist.refine.edits import COLUMNS
 from aetdist.simulate import nanoparticle, simulate_tilt_series
 
@@ -222,6 +225,22 @@ def test_refine__is_the_same_for_any_chunks(series: xr.Dataset, traced: xr.Datas
         xr.testing.assert_identical(refine_atoms(series.chunk(chunks), traced.chunk(), **QUICK), quick)
 
 
+def test_refine__is_the_same_with_images_in_files(
+    series: xr.Dataset, traced: xr.Dataset, quick: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    keep = refine_series.OnDisk.of
+    monkeypatch.setattr(refine_series, "IN_MEMORY", 0)
+    monkeypatch.setattr(
+        refine_series.OnDisk, "of", lambda *given: written.append(len(list(tmp_path.iterdir()))) or keep(*given)
+    )
+    with dask.config.set({"temporary-directory": str(tmp_path)}):
+        xr.testing.assert_identical(refine_atoms(series, traced, **QUICK), quick)
+    assert max(written) > 0
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
 # -- changes by hand -----------------------------------------------------------------------------------
 
 
@@ -276,6 +295,13 @@ def brief(series: xr.Dataset, traced: xr.Dataset) -> xr.Dataset:
     return refine_atoms(series.isel(tilt=slice(None, None, 2)), traced, **BRIEF)
 
 
+@pytest.fixture
+def none_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Series as small as this one go to the workers too."""
+    monkeypatch.setattr(refine_series, "ALONE", 0)
+
+
+@pytest.mark.usefixtures("none_alone")
 def test_refine__is_the_same_on_one_worker(series: xr.Dataset, traced: xr.Dataset, brief: xr.Dataset) -> None:
     with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None):
         xr.testing.assert_identical(
@@ -283,7 +309,15 @@ def test_refine__is_the_same_on_one_worker(series: xr.Dataset, traced: xr.Datase
         )
 
 
+@pytest.mark.usefixtures("none_alone")
 def test_refine__is_the_same_on_two_workers_of_their_own_processes(
     series: xr.Dataset, traced: xr.Dataset, brief: xr.Dataset, client: Any
 ) -> None:
+    xr.testing.assert_identical(refine_atoms(series.isel(tilt=slice(None, None, 2)), traced, **BRIEF), brief)
+
+
+def test_refine__keeps_a_small_series_to_itself(
+    series: xr.Dataset, traced: xr.Dataset, brief: xr.Dataset, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "submit", None)
     xr.testing.assert_identical(refine_atoms(series.isel(tilt=slice(None, None, 2)), traced, **BRIEF), brief)

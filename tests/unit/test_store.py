@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -204,7 +205,8 @@ def test_store__failed_creation_leaves_nothing_where_tasks_still_write(tmp_path:
     def write_on() -> None:
         for i in range(6):
             chunk = path / "tilt_series" / "images" / "c" / str(i)
-            chunk.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # a parent of it was just deleted
+                chunk.mkdir(parents=True, exist_ok=True)
             time.sleep(0.03)
 
     late = threading.Thread(target=write_on)
