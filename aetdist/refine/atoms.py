@@ -21,7 +21,7 @@ from .inputs import beside_the_atoms, checked_atoms, checked_series, require_mea
 from .motion import Tilts
 from .results import as_dataset, difference_map, differences, origin_of, r_factor, with_edits
 from .series import Series
-from .sharing import Sharing, choose_sharing
+from .sharing import Sharing, choose_sharing, spread_about, spread_of
 from .tails import Tails
 from .tilts import Model
 from .uncertainty import position_error
@@ -75,7 +75,8 @@ def refine_atoms(
         than 1e-4 of itself (not with "published").
     heights, widths : {"auto", "type", "atom"}
         One height, one width for all atoms of a type, or for each atom; "auto" takes the latter where
-        it predicts tilts better that it was not fitted to (every fourth in turn).
+        it predicts tilts better that it was not fitted to (every fourth in turn). What each atom has for itself is
+        expected about the mean of its type, as far from it as atoms of a type vary beyond the noise.
     solver : {"conjugate_gradients", "published"}
         All atoms together, preconditioned; or the paper's plain gradient descent with a fixed step.
     weights : {"noise", "uniform"}
@@ -184,12 +185,16 @@ def refine_atoms(
         images, typed, found.types, heights, widths, tilts.bounds(found.anchor, maximum_move, prior)
     )
     found = found.moved(model)
+    variance: np.ndarray | None = None
     descend = conjugate_gradients if solver == "conjugate_gradients" else steepest_descent
     for number, part in enumerate(np.array_split(np.arange(iterations), _ROUNDS), start=1):
         typed, shape = fit_types(images, found.model, found.types, widths=not sharing.own_widths, rounds=2, tails=shape)
         model = sharing.applied(found.model, typed)
         images = tilts.settled(images, model, shape)
         bounds = tilts.bounds(found.anchor, maximum_move, prior)
+        if tilts.explained:
+            variance = spread_of(images, model, found.types, sharing, variance)
+            bounds = bounds._replace(spread=spread_about(model, found.types, variance))
         found = found.moved(descend(images, model, sharing.free(n), len(part), bounds).model)
         r_factors.append(r_factor(images, found.model, shape))
         report(1 + curate + number, steps, "refinement")

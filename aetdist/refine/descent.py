@@ -49,8 +49,26 @@ class Free:
         return total
 
 
+class Spread(NamedTuple):
+    """What is expected of the own heights and widths of atoms: a normal distribution for each type.
+
+    Attributes
+    ----------
+    mean : ndarray, shape (n, 2), float64
+        Of ln H and ln sigma.
+    variance : ndarray, shape (2,), float64
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+
+    def off(self, model: Model) -> np.ndarray:
+        """How far ln H and ln sigma of every atom are from what is expected, (n, 2)."""
+        return np.log(np.stack([model.heights, model.sigmas], axis=1)) - self.mean
+
+
 class Bounds(NamedTuple):
-    """Where positions may be.
+    """Where positions may be, and what is expected of atoms.
 
     Attributes
     ----------
@@ -60,11 +78,27 @@ class Bounds(NamedTuple):
         Angstrom; no atom goes further from its anchor.
     prior : float
         Angstrom, standard deviation along each axis: how far it is expected from there.
+    spread : Spread, optional
+        Of heights and widths.
     """
 
     anchor: np.ndarray
     reach: float
     prior: float
+    spread: Spread | None = None
+
+    def stiffness(self, free: Free) -> np.ndarray:
+        """Second derivatives (5,) of half the sum of squares that what is expected adds to the misfit."""
+        stiff = np.zeros(5)
+        stiff[:3] = self.prior**-2 if free.positions else 0.0
+        if self.spread is not None:
+            stiff[3:] = np.where([free.heights is not None, free.sigmas is not None], 1.0 / self.spread.variance, 0.0)
+        return stiff
+
+    def off(self, model: Model) -> np.ndarray:
+        """How far atoms are from what is expected, (n, 5)."""
+        own = np.zeros((len(model.heights), 2)) if self.spread is None else self.spread.off(model)
+        return np.concatenate([model.positions - self.anchor, own], axis=1)
 
 
 class Descent(NamedTuple):
@@ -114,19 +148,19 @@ def conjugate_gradients(
     -g.d / |J d|^2; no atom moves further than .15 Angstrom at once. Where the misfit rose all the same, the iteration
     is taken back and the descent begins again, half as far.
     """
-    scale, pull = 1.0, 0.0 if bounds is None or not free.positions else 1.0 / bounds.prior**2
-    inverse = inverse_bend(series, model, free, pull)
+    scale, stiff = 1.0, np.zeros(5) if bounds is None else bounds.stiffness(free)
+    inverse = inverse_bend(series, model, free, stiff)
     direction, old, slope_before = None, None, 0.0
     models = [model]
     r_factors: list[np.ndarray] = []
     misfits: list[float] = []
     for iteration in range(iterations + 1):
-        gradient, r_factor, misfit = _with_prior(judged(series, models[-1]), models[-1], bounds, pull)
+        gradient, r_factor, misfit = _with_prior(judged(series, models[-1]), models[-1], bounds, stiff)
         if misfits and misfit > misfits[-1]:
             models.pop()
             scale *= 0.5
             direction = None
-            gradient, r_factor, misfit = _with_prior(judged(series, models[-1]), models[-1], bounds, pull)
+            gradient, r_factor, misfit = _with_prior(judged(series, models[-1]), models[-1], bounds, stiff)
         r_factors.append(r_factor)
         misfits.append(misfit)
         if iteration == iterations or (iteration and not misfits[-1] < (1.0 - tolerance) * misfits[-2] and scale > 0.2):
@@ -143,7 +177,7 @@ def conjugate_gradients(
                 direction = step
         old, slope_before = gradient, slope
         curved = float(series.sum(steepness, models[-1], direction))
-        curved += pull * float(np.square(direction[:, :3]).sum())
+        curved += float(np.square(direction).sum(axis=0) @ stiff)
         if not curved > 0:
             break
         change = scale * -free.dot(gradient, direction) / curved * direction
@@ -196,21 +230,24 @@ def judged(series: Series, model: Model) -> tuple[np.ndarray, np.ndarray, float]
 
 
 def _with_prior(
-    found: tuple[np.ndarray, np.ndarray, float], model: Model, bounds: Bounds | None, pull: float
+    found: tuple[np.ndarray, np.ndarray, float], model: Model, bounds: Bounds | None, stiff: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Gradient and misfit with what is expected of the positions."""
+    """Gradient and misfit with what is expected of the atoms."""
     gradient, r_factor, misfit = found
-    if bounds is None or not pull:
+    if bounds is None:
         return found
-    away = model.positions - bounds.anchor
-    gradient[:, :3] += pull * away
-    return gradient, r_factor, misfit + pull * float(np.square(away).sum())
+    off = bounds.off(model)
+    return gradient + stiff * off, r_factor, misfit + float(np.square(off).sum(axis=0) @ stiff)
 
 
-def inverse_bend(series: Series, model: Model, free: Free, pull: float = 0.0) -> np.ndarray:
-    """Inverse of every atom's own second derivatives by its free parameters, (n, 5, 5); 0 by the others."""
+def inverse_bend(series: Series, model: Model, free: Free, stiff: np.ndarray | None = None) -> np.ndarray:
+    """Inverse of every atom's own second derivatives by its free parameters, (n, 5, 5); 0 by the others.
+
+    `stiff` (5,) is what its being expected somewhere adds.
+    """
     blocks = series.sum(bend, model)
-    blocks[:, range(3), range(3)] += pull
+    if stiff is not None:
+        blocks[:, range(5), range(5)] += stiff
     for column, labels in ((3, free.heights), (4, free.sigmas)):
         if labels is None:
             blocks[:, column, :] = blocks[:, :, column] = 0.0

@@ -114,7 +114,7 @@ class Tilts:
         if tails is not None:
             images = images.changed(without_tails, model, tails)
         images = self.weighted(images, model)
-        if self.move and self.area < _WHITE:
+        if self.move and self.explained:
             images, self.gains = fit_gains(images, model, len(self.start))
             self.motion = fit_motion(images, model, self.motion, self.start)
             images = images.changed(moved, self.corner, self.motion)
@@ -122,9 +122,14 @@ class Tilts:
             "residuals: variance %.3g x intensity + %.3g, one independent in %.1f pixels%s",
             *self.noise,
             self.area,
-            "" if self.area < _WHITE else ": not white, so that tilts stay where they are" if self.move else "",
+            "" if self.explained else ": not white, so that tilts stay where they are" if self.move else "",
         )
         return images
+
+    @property
+    def explained(self) -> bool:
+        """Whether the model explains the images but for noise."""
+        return self.area < _WHITE
 
     def weighted(self, images: Series, model: Model) -> Series:
         """Computes: the images weighted by the noise that this model leaves."""

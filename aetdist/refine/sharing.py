@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .descent import Bounds, Free, conjugate_gradients
+from .descent import Bounds, Free, Spread, conjugate_gradients, inverse_bend
 from .series import Series
 from .tilts import Group, Model, misfit_of
 
@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 Choice = Literal["auto", "type", "atom"]
 _ITERATIONS = 6  # that each freedom is given before it is judged
+_LEAST_SPREAD = 0.01  # of heights and widths of atoms of one type, relative
 _FOLDS = 4  # parts of the tilts that are left out in turn
 _WHOSE = {False: "per type", True: "per atom"}
 
@@ -96,6 +97,42 @@ def choose_sharing(
                 break  # more freedom would predict still worse
             best, least = sharing, misfit
     return best, conjugate_gradients(images, typed, best.free(n), _ITERATIONS, bounds).model
+
+
+def spread_of(
+    images: Series, model: Model, types: np.ndarray, sharing: Sharing, before: np.ndarray | None = None
+) -> np.ndarray:
+    """Computes: variance of ln H and ln sigma of atoms of one type beyond what noise makes of them, (2,).
+
+    What each atom has for itself is then expected within it of the mean of its type: the less it varies in truth, the
+    less noise it takes up.
+
+    Parameters
+    ----------
+    images : Series
+        Weighted by the noise.
+    model : Model
+        Each atom fitted for itself, or, with the variance `before`, as it was expected then.
+    types : ndarray, shape (n,), int
+        0, 1, ...
+    sharing : Sharing
+    """
+    off = spread_about(model, types, np.ones(2)).off(model)
+    inverse = inverse_bend(images, model, sharing.free(len(types)))
+    noise = np.maximum(inverse[:, [3, 4], [3, 4]], 1e-12)  # of what is shared nothing is off
+    if before is None:
+        variance = np.sum((off**2 - noise) / noise, axis=0) / np.sum(1.0 / noise, axis=0)
+    else:  # a step of expectation and maximisation: what is known of an atom now is noise and expectation together
+        variance = np.mean(off**2 + noise * before / (noise + before), axis=0)
+    return np.maximum(variance, _LEAST_SPREAD**2)
+
+
+def spread_about(model: Model, types: np.ndarray, variance: np.ndarray) -> Spread:
+    """What is expected of atoms: the mean of their type, now."""
+    logarithms = np.log(np.stack([model.heights, model.sigmas], axis=1))
+    count = np.maximum(np.bincount(types), 1)[:, None]
+    mean = np.stack([np.bincount(types, column) for column in logarithms.T], axis=1) / count
+    return Spread(mean[types], variance)
 
 
 def _is_surely_positive(gains: np.ndarray) -> bool:

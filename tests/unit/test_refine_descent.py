@@ -13,7 +13,7 @@ from aetdist.project.atoms import project_atoms
 from aetdist.refine.descent import Bounds, Free, conjugate_gradients, inverse_bend, judged, steepest_descent
 from aetdist.refine.imaging import fit_types
 from aetdist.refine.series import Series
-from aetdist.refine.sharing import choose_sharing
+from aetdist.refine.sharing import Sharing, choose_sharing, spread_about, spread_of
 from aetdist.refine.tilts import Model
 from aetdist.refine.uncertainty import curved, solve_linear
 from aetdist.simulate import nanoparticle, simulate_tilt_series
@@ -140,6 +140,20 @@ def test_conjugate_gradients__the_prior_is_part_of_what_is_minimised(case: Any, 
     assert rms(still.positions, anchor) < 1e-4
 
 
+def test_conjugate_gradients__so_is_the_spread_of_heights_and_widths(case: Any, noisy: Series) -> None:
+    """Each is drawn to the mean of its type, as the gradient says; what is shared is not."""
+    _, true, types = case
+    every, variance = np.arange(len(types)), np.array([0.02, 0.03]) ** 2
+    bounds = Bounds(true.positions, 1.0, np.inf, spread_about(true, types, variance))
+    found = conjugate_gradients(noisy, true, Free(True, every, every), 200, bounds, tolerance=0.0).model
+    off_mean = np.log(np.stack([found.heights / true.heights, found.sigmas / true.sigmas], axis=1))
+    back = -off_mean / variance
+    np.testing.assert_allclose(judged(noisy, found)[0][:, 3:], back, atol=1e-2 * np.abs(back).max())
+    loose = conjugate_gradients(noisy, true, Free(True, every, every), 60, bounds._replace(spread=None)).model
+    assert np.log(found.heights / true.heights).std() < 0.7 * np.log(loose.heights / true.heights).std()
+    assert (bounds.stiffness(Free(True, None, every))[3:] > 0).tolist() == [False, True]
+
+
 def test_steepest_descent__lowers_the_misfit_more_slowly(case: Any) -> None:
     series, true, _ = case
     images, start = Series.of(series), off(true, 0.1)
@@ -184,7 +198,7 @@ def test_solve_linear__equals_a_dense_solve(case: Any, noisy: Series, sharing: s
     ]
     right = free.shared(np.random.default_rng(5).normal(size=(n, 5)))
     found = solve_linear(noisy, model, free, inverse_bend(noisy, model, free), right, iterations=12)
-    spread = spread_of(free, n)
+    spread = free_matrix(free, n)
     dense = np.array([
         np.asarray(sum(noisy.map(curved, model, column.reshape(n, 5)))).ravel() for column in np.eye(5 * n)
     ])  # fmt: skip
@@ -195,7 +209,7 @@ def test_solve_linear__equals_a_dense_solve(case: Any, noisy: Series, sharing: s
     np.testing.assert_allclose(found.ravel(), spread @ reduced, atol=2e-3 * np.abs(reduced).max())
 
 
-def spread_of(free: Free, n: int) -> np.ndarray:
+def free_matrix(free: Free, n: int) -> np.ndarray:
     """Matrix (5 n, parameters) from the free parameters to those of every atom."""
     columns = [np.eye(5 * n)[5 * atom + axis] for atom in range(n) for axis in range(3)]
     for column, labels in ((3, free.heights), (4, free.sigmas)):
@@ -204,6 +218,26 @@ def spread_of(free: Free, n: int) -> np.ndarray:
             change[labels == kind, column] = 1.0
             columns.append(change.ravel())
     return np.transpose(columns)
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.06])
+def test_spread_of__is_that_of_the_atoms_beyond_the_noise(case: Any, truth: float) -> None:
+    series, true, types = case
+    random, every = np.random.default_rng(5), np.arange(len(types))
+    model = true.changed(np.outer(random.normal(0, truth, len(types)), [0, 0, 0, 0, 1.0]))
+    images = series.assign(images=series["images"].copy(data=projected(series, model)))
+    images["images"] = (images["images"] + random.normal(0, 0.2, images["images"].shape)).astype(np.float32)
+    weighted, own = Series.of(images), Sharing(True, True)
+    for group in weighted.groups:
+        group.weights[:] = 1 / 0.2**2
+    free = conjugate_gradients(weighted, true, Free(True, every, every), 60).model
+    first = spread_of(weighted, free, types, own)
+    bounds = Bounds(true.positions, 1.0, np.inf, spread_about(free, types, first))
+    expected = conjugate_gradients(weighted, free, Free(True, every, every), 60, bounds).model
+    for variance in (first, spread_of(weighted, expected, types, own, first)):
+        height, width = np.sqrt(variance)
+        assert height < 0.05 and abs(width - truth) < 0.02
+    assert np.abs(expected.sigmas / model.sigmas - 1).mean() < np.abs(free.sigmas / model.sigmas - 1).mean()
 
 
 def test_choose_sharing__as_much_freedom_as_there_is(case: Any) -> None:
