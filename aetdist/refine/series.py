@@ -139,9 +139,9 @@ class _File:
 
     def __init__(self, array: np.ndarray) -> None:
         handle, self.path = tempfile.mkstemp(".npy", "aetdist-", dask.config.get("temporary-directory", None))
+        weakref.finalize(self, os.unlink, self.path)  # first, so that nothing is left where the disk is full
         with os.fdopen(handle, "wb") as file:
             np.save(file, array)
-        weakref.finalize(self, os.unlink, self.path)
 
     def read(self) -> np.ndarray:
         return np.load(self.path)
