@@ -144,7 +144,7 @@ class _File:
             np.save(file, array)
 
     def read(self) -> np.ndarray:
-        return np.load(self.path)
+        return np.load(self.path, allow_pickle=False)
 
 
 def _images(group: Group) -> list[str]:
