@@ -66,15 +66,17 @@ def preprocess(path: str, limit: str | None) -> dict[str, Any]:
     return figures
 
 
-def series(tilts: int, frames: int, size: int, limit: str) -> dict[str, Any]:
-    """Half of the tilts, all of them, and all with little memory."""
+def series(tilts: int, frames: int, size: int, limit: str | None) -> dict[str, Any]:
+    """Half of the tilts, all of them, and (with a limit) all with little memory."""
     figures: dict[str, Any] = {"tilts": tilts, "frames": frames, "size": size}
     with tempfile.TemporaryDirectory() as folder:
-        for name, n, most in (("half", tilts // 2, None), ("all", tilts, None), ("limited", tilts, limit)):
+        cases = [("half", tilts // 2, None), ("all", tilts, None), *([("limited", tilts, limit)] if limit else [])]
+        for name, n, most in cases:
             path = Path(folder) / f"{name}.zarr"
             in_child(write_series, path, n, frames, size)
             figures[name] = in_child(preprocess, str(path), most)
-    figures["limited"]["memory_limit"] = limit
+    if limit:
+        figures["limited"]["memory_limit"] = limit
     figures["frames_gb"] = tilts * frames * size**2 * 4 / 1e9
     figures["tilts_per_second"] = tilts / figures["all"]["preprocess"]["wall_s"]
     return figures
