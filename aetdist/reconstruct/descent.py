@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class Objective:
     held_out: np.ndarray | None = None
 
 
-class Solver:
+class Solver(ABC):
     """What the solvers share: the iterate, its constraints, and the comparison with the images.
 
     Parameters
@@ -114,6 +115,7 @@ class Solver:
             nothing[:] = 0
         self._totals = self._sums.copy()
 
+    @abstractmethod
     def step(self) -> tuple[np.ndarray, float]:
         """One iteration.
 
@@ -124,7 +126,6 @@ class Solver:
         error : float
             sum_t w_t ||M_t (A_t x - b_t)||^2.
         """
-        raise NotImplementedError
 
     def r_factor(self) -> np.ndarray:
         """Eq. 4 of every tilt for `volume`, (tilt,) float64; from then on the errors are those of `volume` too."""

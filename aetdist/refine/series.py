@@ -77,11 +77,15 @@ class Series:
             while waiting:
                 yield waiting.popleft().result()
             return
+        yield from self._on_threads(_apply, function, arguments)
+
+    def _on_threads(self, do: Callable[..., Any], function: Callable[..., Any], arguments: Any) -> Iterator[Any]:
+        """do(function, group, arguments) of every group, a few at a time."""
         threads = kernel_threads()
         with ThreadPoolExecutor(threads) as pool:
-            waiting = deque()
+            waiting: deque[Any] = deque()
             for group in self.groups:
-                waiting.append(pool.submit(_apply, function, group, arguments))
+                waiting.append(pool.submit(do, function, group, arguments))
                 if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:
@@ -101,7 +105,7 @@ class Series:
     def changed(self, function: Callable[..., Group], *arguments: Any) -> Series:
         """The series of the groups that a function makes of these."""
         if self.client is None:
-            return Series(self.map(_changed, function, *arguments), self.pixel_size)
+            return Series(list(self._on_threads(_changed, function, arguments)), self.pixel_size)
         shared = share(arguments)
         groups = [self.client.submit(_apply, function, group, shared, pure=False) for group in self.groups]
         return Series(groups, self.pixel_size, self.client)
@@ -153,12 +157,10 @@ def _images(group: Group) -> list[str]:
 
 
 def _apply(function: Callable[..., Any], group: Group | OnDisk, arguments: tuple[Any, ...]) -> Any:
-    if isinstance(group, OnDisk) and function is not _changed:
-        group = group.load()[0]
-    return function(group, *arguments)
+    return function(group.load()[0] if isinstance(group, OnDisk) else group, *arguments)
 
 
-def _changed(group: Group | OnDisk, function: Callable[..., Group], *arguments: Any) -> Group | OnDisk:
+def _changed(function: Callable[..., Group], group: Group | OnDisk, arguments: tuple[Any, ...]) -> Group | OnDisk:
     """What a function makes of a group, kept as it was."""
     if not isinstance(group, OnDisk):
         return function(group, *arguments)

@@ -12,13 +12,11 @@ import numpy as np
 from ._invariant_kernels import grow_block
 from ._selection_kernels import select
 from .clusters import Cluster, Neighbours, blocks
-from .lattices import LATTICES, make_lattice, seed_pairs
+from .lattices import RANKED, make_lattice, seed_pairs
 
 FEWEST = 5
 """Centres of a cluster, at least."""
 _BLOCK = 1000  # centres of a task: a quarter of a second
-_RANKED = (*LATTICES, "icosahedron")
-"""Of equals the first is taken."""
 
 
 class Candidates(NamedTuple):
@@ -27,7 +25,7 @@ class Candidates(NamedTuple):
     Attributes
     ----------
     lattice : ndarray, shape (k,), int64
-        Number in `_RANKED`.
+        Number in `RANKED`.
     first : ndarray, shape (k + 1,), int64
         Centres of candidate c are ``members[first[c]:first[c + 1]]``.
     members, sites : ndarray, shape (all,), int32
@@ -74,7 +72,7 @@ def grow_candidates(
     shared = dask.delayed((points, neighbours.first, neighbours.near), pure=False)
     run = dask.delayed(_grow)
     parts = dask.compute(
-        *[run(o, shared, name, tolerance, *distance) for name in names_of(lattices) for o in blocks(len(points), block)]
+        *[run(o, shared, name, tolerance, *distance) for name in lattices for o in blocks(len(points), block)]
     )
     lattice, sizes, poses, members, sites = (np.concatenate([part[k] for part in parts]) for k in range(5))
     first = np.concatenate([[0], np.cumsum(sizes)])
@@ -101,11 +99,6 @@ def _distinct(lattice: np.ndarray, first: np.ndarray, members: np.ndarray, rms: 
     return kept
 
 
-def names_of(lattices: Sequence[str]) -> list[str]:
-    """Lattices in the order in which equals are taken."""
-    return [name for name in _RANKED if name in lattices]
-
-
 def _grow(
     origins: np.ndarray, shared: Any, name: str, tolerance: float, low: float, high: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -115,7 +108,7 @@ def _grow(
         origins, *shared, lattice.sites, lattice.neighbours, seed_pairs(name), tolerance, low, high, FEWEST
     )
     filled, found = np.arange(members.shape[1]) < sizes[:, None], sizes > 0
-    numbers = np.full(np.count_nonzero(found), _RANKED.index(name))
+    numbers = np.full(np.count_nonzero(found), RANKED.index(name))
     return numbers, sizes[found], poses[found], members[filled], sites[filled]
 
 
@@ -157,7 +150,7 @@ def select_clusters(
         some, pose = slice(first[c], first[c] + n), poses[c]
         clusters.append(
             Cluster(
-                _RANKED[lattice[c]],
+                RANKED[lattice[c]],
                 members[some].astype(np.int64),
                 sites[some].astype(np.int64),
                 float(pose[0]),
@@ -172,7 +165,7 @@ def select_clusters(
 @cache
 def _all_sites() -> tuple[np.ndarray, np.ndarray]:
     """Sites and their neighbours of all lattices, filled up with zeros and -1."""
-    lattices = [make_lattice(name) for name in _RANKED]
+    lattices = [make_lattice(name) for name in RANKED]
     n = max(len(lattice.sites) for lattice in lattices)
     most = max(lattice.coordination for lattice in lattices)
     sites, neighbours = np.zeros((len(lattices), n, 3)), np.full((len(lattices), n, most), -1, np.int32)

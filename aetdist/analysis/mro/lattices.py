@@ -12,6 +12,8 @@ REACH = 10.0
 """Sites this far from the origin are listed: no cluster has sites further away from its first centre."""
 LATTICES = ("sc", "bcc", "fcc", "hcp")
 """The periodic ones, in the order in which equals are taken."""
+RANKED = (*LATTICES, "icosahedron")
+"""All of them, in that order."""
 _LAYER = np.sqrt(2.0 / 3.0)  # height of a close-packed layer
 
 

@@ -13,7 +13,7 @@ from ...neighbors import as_points
 from ...schema import ATOMS, AXES, check
 from .clusters import Cluster, Neighbours
 from .invariant import FEWEST, grow_candidates, select_clusters
-from .lattices import LATTICES, make_lattice
+from .lattices import LATTICES, RANKED, make_lattice
 from .published import Removal, search_published, select_published
 
 SOLUTE_DISTANCE = (3.858, 6.079)
@@ -236,11 +236,10 @@ def _checked(
             f"convention came as {convention!r}; needed is one of {', '.join(get_args(Removal))}, or None."
         )
     names = (lattices,) if isinstance(lattices, str) else tuple(lattices)
-    known = (*LATTICES, "icosahedron")
-    strange = [name for name in names if name not in known]
+    strange = [name for name in names if name not in RANKED]
     if strange or not names:
-        raise InputError(f"lattices came as {', '.join(names) or 'none'}; needed are some of {', '.join(known)}.")
-    return tuple(name for name in known if name in names)
+        raise InputError(f"lattices came as {', '.join(names) or 'none'}; needed are some of {', '.join(RANKED)}.")
+    return tuple(name for name in RANKED if name in names)
 
 
 def as_dataset(clusters: Sequence[Cluster], position: np.ndarray, chosen: np.ndarray) -> xr.Dataset:
